@@ -412,3 +412,92 @@ pub struct VerificationView {
     #[serde(default)]
     pub lost: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use creel_model::record::{EVENT_SCHEMA, Subject};
+    use creel_model::{ActionId, Moment, RunId};
+
+    use super::*;
+
+    fn envelope() -> Envelope {
+        Envelope {
+            schema: EVENT_SCHEMA.to_owned(),
+            kind: RecordKind::Decision,
+            at: Moment { unix_ns: 1_000, boot_ns: 1 },
+            boot_id: "b".to_owned(),
+            action_id: ActionId::from_random([1; 16]),
+            trace_id: None,
+            causes: Vec::new(),
+            owner: 1000,
+            subject: Some(Subject {
+                kind: "claude-code".to_owned(),
+                run: RunId("r-abcdef".to_owned()),
+                uid: 1000,
+                pid: 7,
+                conversation: "c-1".to_owned(),
+                workspace: None,
+            }),
+            point: None,
+            event: None,
+            tool: None,
+            verdict: Some(Verdict::Deny),
+            rules: vec!["enforced".to_owned()],
+            audit_rules: vec!["watched".to_owned()],
+            code: None,
+            bundle: None,
+            bundle_trust: None,
+            engine: "0".to_owned(),
+            detectors: None,
+            payload_bytes: 0,
+            took_ns: 0,
+            effects: 0,
+        }
+    }
+
+    fn check(filter: &RecordFilter, expected: bool) {
+        assert_eq!(filter.matches(5, &envelope()), expected, "{filter:?}");
+    }
+
+    #[test]
+    fn each_condition_admits_and_refuses() {
+        let base = RecordFilter::default;
+        check(&base(), true);
+        for (value, expected) in [("claude-code", true), ("codex", false)] {
+            check(&RecordFilter { agent: Some(value.to_owned()), ..base() }, expected);
+        }
+        for (value, expected) in [("r-abc", true), ("r-b", false)] {
+            check(&RecordFilter { run: Some(value.to_owned()), ..base() }, expected);
+        }
+        for (value, expected) in [("enforced", true), ("watched", true), ("other", false)] {
+            check(&RecordFilter { rule: Some(value.to_owned()), ..base() }, expected);
+        }
+        for (value, expected) in [(Verdict::Deny, true), (Verdict::Allow, false)] {
+            check(&RecordFilter { verdict: Some(value), ..base() }, expected);
+        }
+        for (value, expected) in [(1_000, true), (1_001, false)] {
+            check(&RecordFilter { since_unix_ns: Some(value), ..base() }, expected);
+        }
+        for (value, expected) in [(1_001, true), (1_000, false)] {
+            check(&RecordFilter { until_unix_ns: Some(value), ..base() }, expected);
+        }
+        for (value, expected) in [(4, true), (5, false)] {
+            check(&RecordFilter { after_sequence: Some(value), ..base() }, expected);
+        }
+        check(&RecordFilter { kinds: vec![RecordKind::Gap], ..base() }, false);
+        check(&RecordFilter { owner: Some(0), ..base() }, false);
+    }
+
+    #[test]
+    fn snapshots_are_shown_only_when_asked_for() {
+        let snapshot = Envelope { kind: RecordKind::Snapshot, ..envelope() };
+        assert!(!RecordFilter::default().matches(1, &snapshot));
+        assert!(RecordFilter { kinds: vec![RecordKind::Snapshot], ..RecordFilter::default() }.matches(1, &snapshot));
+    }
+
+    #[test]
+    fn a_filter_of_a_newer_client_is_understood() {
+        let filter: RecordFilter = serde_json::from_str(r#"{"agent":"codex","colour":"red"}"#).unwrap();
+        assert_eq!(filter.agent.as_deref(), Some("codex"));
+    }
+}
