@@ -1,1 +1,8 @@
-//! End-to-end tests.
+//! End-to-end tests. Each file is about one promise; `harness` is about the tools of the others.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing where it is not so"
+)]
+
+mod harness;

@@ -1,0 +1,219 @@
+//! A machine of its own for one test: private mounts over the real one, accounts, programs and agents in place.
+//!
+//! Turns the machine into one that a test may break: `/etc`, `/usr`, `/var` and `/opt` are copied on write into memory;
+//! `/home`, `/root`, `/run` and `/tmp` begin empty; mounts of the machine below those do not shine through. Processes,
+//! network and kernel are the machine's own, as in production. It needs root and `unshare`, `nsenter`, `setpriv`.
+//! A newcomer gets wrong: paths in a test are paths *inside*; [`Stage::outside`] says where the test process finds them.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::account::Account;
+use crate::await_it::{Deadline, until};
+use crate::run::Run;
+use crate::skip::skip;
+
+/// A stage; dropping it ends every process on it and leaves nothing behind.
+#[derive(Debug)]
+pub struct Stage {
+    folder: TempDir,
+    holder: Child,
+}
+
+impl Stage {
+    /// A stage with the accounts, the pinned agents and the programs, or `None` where there cannot be one: then the
+    /// reason was said, and with `CI` set the test fails.
+    ///
+    /// # Panics
+    ///
+    /// Panics where `CI` is set and there cannot be a stage.
+    #[must_use]
+    pub fn open() -> Option<Self> {
+        let Some(programs) = std::env::var_os("CREEL_PROGRAMS") else {
+            skip("CREEL_PROGRAMS does not name the folder of the programs; use ./dev test --only e2e");
+            return None;
+        };
+        Self::with(Some(Path::new(&programs)))
+    }
+
+    /// The same without creel's programs, for tests of the harness.
+    ///
+    /// # Panics
+    ///
+    /// Panics where `CI` is set and there cannot be a stage.
+    #[must_use]
+    pub fn without_programs() -> Option<Self> {
+        Self::with(None)
+    }
+
+    fn with(programs: Option<&Path>) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            skip("a stage needs root: private mounts and another account for the agent");
+            return None;
+        }
+        match Self::build(programs) {
+            Ok(stage) => Some(stage),
+            Err(error) => {
+                skip(&format!("no stage: {error:#}"));
+                None
+            }
+        }
+    }
+
+    fn build(programs: Option<&Path>) -> Result<Self> {
+        let folder = TempDir::with_prefix("creel-stage-").context("stage folder")?;
+        let path = folder.path();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        for part in ["programs", "claude", "codex", "layers", "home", "root", "run/user", "tmp"] {
+            fs::create_dir_all(path.join(part))?;
+        }
+        fs::set_permissions(path.join("tmp"), fs::Permissions::from_mode(0o1777))?;
+        fs::set_permissions(path.join("root"), fs::Permissions::from_mode(0o700))?;
+        for account in Account::PEOPLE {
+            for (part, mode) in [(format!("home/{}", account.name), 0o755), (format!("run/user/{}", account.id), 0o700)]
+            {
+                let part = path.join(part);
+                fs::create_dir_all(&part)?;
+                fs::set_permissions(&part, fs::Permissions::from_mode(mode))?;
+                chown(&part, Some(account.id), Some(account.id))?;
+            }
+        }
+        fs::write(path.join("passwd"), Account::passwd())?;
+        fs::write(path.join("group"), Account::group())?;
+
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "--", "sh", "-c", include_str!("stage.sh"), "stage"])
+            .arg(path)
+            .arg(programs.unwrap_or(Path::new("")))
+            .arg(agents())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("unshare")?;
+        let mut line = String::new();
+        if let Some(stdout) = holder.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line).context("stage")?;
+        }
+        if line != "ready\n" {
+            drop(holder.stdin.take());
+            let output = holder.wait_with_output().context("stage")?;
+            anyhow::bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(Self { folder, holder })
+    }
+
+    /// The process that holds the mounts.
+    pub(crate) fn holder(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// A program to be run by `account`; a name is looked up in the usual folders.
+    pub fn run(&self, account: Account, program: &str) -> Run<'_> {
+        Run::new(self, account, program)
+    }
+
+    /// Where the test process finds a path of the stage.
+    #[must_use]
+    pub fn outside(&self, inside: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{inside}", self.holder()))
+    }
+
+    /// Writes a file of the stage, with its folders, owned by `account`.
+    ///
+    /// # Errors
+    ///
+    /// It could not be written.
+    pub fn write(&self, account: Account, inside: &str, text: impl AsRef<[u8]>) -> Result<()> {
+        self.folder_for(account, inside)?;
+        let path = self.outside(inside);
+        fs::write(&path, text).with_context(|| format!("write {inside}"))?;
+        chown(&path, Some(account.id), Some(account.id)).with_context(|| format!("own {inside}"))
+    }
+
+    /// Makes a folder of the stage, with its parents; those that are new are owned by `account`.
+    ///
+    /// # Errors
+    ///
+    /// It could not be made.
+    pub fn make_folder(&self, account: Account, inside: &str) -> Result<()> {
+        self.folder_for(account, &format!("{inside}/."))
+    }
+
+    fn folder_for(&self, account: Account, inside: &str) -> Result<()> {
+        ensure!(inside.starts_with('/'), "`{inside}` is not absolute");
+        let mut so_far = String::new();
+        let parts: Vec<&str> = inside.split('/').filter(|part| !part.is_empty()).collect();
+        for part in parts.iter().take(parts.len().saturating_sub(1)) {
+            so_far.push('/');
+            so_far.push_str(part);
+            let path = self.outside(&so_far);
+            if !path.exists() {
+                fs::create_dir(&path).with_context(|| format!("make {so_far}"))?;
+                chown(&path, Some(account.id), Some(account.id)).with_context(|| format!("own {so_far}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a file of the stage.
+    ///
+    /// # Errors
+    ///
+    /// It could not be read, or is not text.
+    pub fn read(&self, inside: &str) -> Result<String> {
+        fs::read_to_string(self.outside(inside)).with_context(|| format!("read {inside}"))
+    }
+
+    /// Whether a path of the stage exists; a dangling link does.
+    #[must_use]
+    pub fn exists(&self, inside: &str) -> bool {
+        self.outside(inside).symlink_metadata().is_ok()
+    }
+
+    /// Processes on the stage beside its holder. They are known by their mount namespace, which nobody else has.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let Ok(ours) = fs::read_link(format!("/proc/{}/ns/mnt", self.holder())) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+            .filter(|id| *id != self.holder())
+            .filter(|id| fs::read_link(format!("/proc/{id}/ns/mnt")).is_ok_and(|theirs| theirs == ours))
+            .collect()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = until("the stage's processes to end", Deadline::seconds(10), || {
+            let left = self.processes();
+            for id in &left {
+                if let Some(id) = i32::try_from(*id).ok().and_then(Pid::from_raw) {
+                    let _ = rustix::process::kill_process(id, Signal::KILL);
+                }
+            }
+            left.is_empty().then_some(())
+        });
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+        // The mounts went with their namespace; what is left is ordinary files.
+        let _ = self.folder.path();
+    }
+}
+
+/// The folder of the pinned agents.
+pub(crate) fn agents() -> PathBuf {
+    if let Some(cache) = std::env::var_os("CREEL_CACHE") {
+        return cache.into();
+    }
+    PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(".cache/creel")
+}
