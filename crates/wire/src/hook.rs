@@ -198,8 +198,7 @@ pub fn encode_request_head<S: AsRef<str>>(
 /// # Errors
 /// A part is beyond its bound.
 pub fn encode_request(request: &Request) -> Result<Vec<u8>, FrameError> {
-    let mut frame =
-        encode_request_head(&request.kind, &request.event, &request.arguments, request.payload.len())?;
+    let mut frame = encode_request_head(&request.kind, &request.event, &request.arguments, request.payload.len())?;
     frame.extend_from_slice(&request.payload);
     Ok(frame)
 }
@@ -399,7 +398,8 @@ mod tests {
     fn golden_request() {
         let mut golden = b"CRLH\x01\x01\0\0".to_vec();
         golden.extend_from_slice(&65u32.to_le_bytes());
-        golden.extend_from_slice(b"\x0b\0claude-code\x0a\0PreToolUse\x03\0\x08\0--system\x0d\0--deadline-ms\x05\055000");
+        golden
+            .extend_from_slice(b"\x0b\0claude-code\x0a\0PreToolUse\x03\0\x08\0--system\x0d\0--deadline-ms\x05\055000");
         golden.extend_from_slice(b"\x02\0\0\0{}");
         assert_eq!(encode_request(&request()).unwrap(), golden);
         assert_eq!(decode_request(&golden).unwrap(), request());

@@ -1,0 +1,173 @@
+//! Where the daemon listens, and who may answer there.
+//!
+//! The one thing a newcomer gets wrong: a socket's path proves nothing. The folder's owner and the peer's account, as
+//! the kernel states them, do; and a hook of system mode never falls back to a place that its own account can write.
+
+use std::time::Instant;
+
+use creel_wire::hook::Flags;
+use rustix::event::PollFlags;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, Stat, lstat};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+
+use crate::input::wait;
+
+/// The system daemon's folder; `/run` can only be written by root.
+const SYSTEM_FOLDER: &str = "/run/creel";
+
+/// Whose word counts at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Authority {
+    /// Root, or the daemon's own account: whoever owns the folder, but never the agent's account.
+    System,
+    /// The agent's own account.
+    User,
+    /// Whoever owns the folder that was baked into the hook's arguments.
+    Baked,
+}
+
+/// A socket and who must be behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    folder: String,
+    path: String,
+    authority: Authority,
+}
+
+/// Why there is no connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoConnection {
+    /// Nobody listens; a restarting daemon may soon.
+    Absent,
+    /// Not to be trusted, or broken: waiting does not help.
+    Refused(String),
+}
+
+impl Place {
+    /// The place for these arguments.
+    pub(crate) fn of(flags: &Flags) -> Self {
+        if let Some(path) = &flags.socket {
+            let folder = path.rsplit_once('/').map_or("/", |(folder, _)| if folder.is_empty() { "/" } else { folder });
+            return Self { folder: folder.to_owned(), path: path.clone(), authority: Authority::Baked };
+        }
+        if flags.system || !matches!(lstat(SYSTEM_FOLDER), Err(Errno::NOENT)) {
+            return Self::in_folder(SYSTEM_FOLDER.to_owned(), Authority::System);
+        }
+        Self::in_folder(format!("/run/user/{}/creel", own_uid()), Authority::User)
+    }
+
+    fn in_folder(folder: String, authority: Authority) -> Self {
+        Self { path: format!("{folder}/hook.sock"), folder, authority }
+    }
+
+    /// A connection to a daemon whose account was checked.
+    pub(crate) fn connect(&self, deadline: Instant) -> Result<OwnedFd, NoConnection> {
+        let folder = match lstat(self.folder.as_str()) {
+            Ok(folder) => folder,
+            Err(Errno::NOENT) => return Err(NoConnection::Absent),
+            Err(error) => return Err(self.refused(&format!("the folder cannot be looked at: {error}"))),
+        };
+        self.check_folder(&folder).map_err(|why| self.refused(why))?;
+
+        let address = SocketAddrUnix::new(self.path.as_str()).map_err(|error| self.refused(&error.to_string()))?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(|error| self.refused(&error.to_string()))?;
+        match connect(&stream, &address) {
+            Ok(()) => {}
+            // A full queue of a listening daemon is `AGAIN` here: it is there, only busy.
+            Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN) => return Err(NoConnection::Absent),
+            Err(Errno::INPROGRESS) => {
+                wait(stream.as_fd(), PollFlags::OUT, deadline).map_err(|_| NoConnection::Absent)?
+            }
+            Err(error) => return Err(self.refused(&error.to_string())),
+        }
+        let peer = sockopt::socket_peercred(&stream).map_err(|error| self.refused(&error.to_string()))?;
+        if self.trusts(peer.uid.as_raw(), folder.st_uid) {
+            Ok(stream)
+        } else {
+            Err(self.refused(&format!("account {} answers there", peer.uid.as_raw())))
+        }
+    }
+
+    fn refused(&self, why: &str) -> NoConnection {
+        NoConnection::Refused(format!("the daemon's socket `{}` cannot be trusted: {why}", self.path))
+    }
+
+    fn check_folder(&self, folder: &Stat) -> Result<(), &'static str> {
+        check_folder(self.authority, folder.st_mode, folder.st_uid, own_uid())
+    }
+
+    fn trusts(&self, peer: u32, folder_owner: u32) -> bool {
+        peer == 0 || peer == folder_owner
+    }
+}
+
+fn check_folder(authority: Authority, mode: u32, owner: u32, own: u32) -> Result<(), &'static str> {
+    if FileType::from_raw_mode(mode) != FileType::Directory {
+        return Err("its folder is not a folder");
+    }
+    if mode & 0o022 != 0 {
+        return Err("others can write its folder");
+    }
+    match authority {
+        Authority::System if owner == own && own != 0 => Err("the agent's own account owns its folder"),
+        Authority::User if owner != own => Err("another account owns its folder"),
+        _ => Ok(()),
+    }
+}
+
+fn own_uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOLDER: u32 = 0o040_755;
+    const LINK: u32 = 0o120_777;
+
+    #[test]
+    fn folders_are_trusted_by_owner_and_mode() {
+        let check = |authority, mode, owner| check_folder(authority, mode, owner, 1000).is_ok();
+        assert!(check(Authority::System, FOLDER, 0));
+        assert!(check(Authority::System, FOLDER, 990));
+        assert!(!check(Authority::System, FOLDER, 1000));
+        assert!(check(Authority::User, FOLDER, 1000));
+        assert!(!check(Authority::User, FOLDER, 1001));
+        assert!(!check(Authority::User, FOLDER, 0));
+        for authority in [Authority::System, Authority::User, Authority::Baked] {
+            assert!(!check(authority, LINK, 1000));
+            assert!(!check(authority, FOLDER | 0o002, 0));
+            assert!(!check(authority, FOLDER | 0o020, 1000));
+        }
+        assert!(check_folder(Authority::System, FOLDER, 0, 0).is_ok());
+    }
+
+    #[test]
+    fn peers_are_trusted_by_account() {
+        let place = Place::in_folder("/run/creel".into(), Authority::System);
+        assert!(place.trusts(0, 990));
+        assert!(place.trusts(990, 990));
+        assert!(!place.trusts(1000, 990));
+        assert!(!place.trusts(1000, 0));
+    }
+
+    #[test]
+    fn the_place_comes_from_the_arguments_alone() {
+        let system = Place::of(&Flags { system: true, ..Flags::default() });
+        assert_eq!((system.path.as_str(), system.authority), ("/run/creel/hook.sock", Authority::System));
+        let baked = Place::of(&Flags { socket: Some("/x/y/z.sock".into()), ..Flags::default() });
+        assert_eq!((baked.folder.as_str(), baked.authority), ("/x/y", Authority::Baked));
+        let user = Place::of(&Flags::default()).path;
+        assert!(user.starts_with("/run/"), "{user}");
+        for source in
+            [include_str!("main.rs"), include_str!("socket.rs"), include_str!("daemon.rs"), include_str!("input.rs")]
+        {
+            assert!(!source.contains(concat!("env::", "var")), "the hook reads no environment");
+        }
+    }
+}
