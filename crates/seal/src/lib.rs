@@ -13,7 +13,7 @@ mod tree;
 pub use digest::{ContentKey, detail_digest, hmac_sha256, sha256};
 pub use note::{Checkpoint, CheckpointError, DeviceKey, KeyError, NoteError, VerifierKey};
 pub use proof::{Nodes, ProofError, check_consistency, check_inclusion, consistency_proof, inclusion_proof};
-pub use tree::{Range, Tree, empty_root, leaf_hash, node_hash};
+pub use tree::{FullTile, Range, Tree, empty_root, leaf_hash, node_hash};
 
 /// A SHA-256 value.
 pub type Hash = [u8; 32];
