@@ -13,11 +13,12 @@ use serde_json::Value;
 
 use crate::effects;
 use crate::facts::{Prepared, Ready};
-use crate::guard::{Seen, Step, Waiting, deny, own, settled};
+use crate::guard::{Step, Waiting, deny, own, settled};
 use crate::input::{Answer, Approver, Response};
 use crate::judge::native_ask;
 use crate::ledger::{Count, RuleCounts};
 use crate::record::{cut, detail, facts, json, stops, strongest_first};
+use crate::seen::Seen;
 use crate::state::{Approval, Change, OpenCall, Standing};
 
 /// Most lines of effects that a question shows.

@@ -212,7 +212,7 @@ pub(crate) fn shown(object: &Object) -> Object {
             let argv = if joined == argv.join(" ") {
                 argv.iter().take(ARGV_MAX).map(|word| short(word)).collect()
             } else {
-                joined.split(' ').take(ARGV_MAX).map(|word| short(word)).collect()
+                joined.split(' ').take(ARGV_MAX).map(short).collect()
             };
             Object::Program { program: short(program), argv, script: script.as_deref().map(short) }
         }

@@ -10,6 +10,7 @@
 //! in the records, see `state.rs`; a change made anywhere else would be lost by a restart.
 
 mod approval;
+mod conclude;
 mod effects;
 mod facts;
 mod guard;
@@ -22,6 +23,7 @@ mod prepare;
 mod record;
 mod replay;
 mod restore;
+mod seen;
 mod sink;
 mod state;
 mod understand;
