@@ -1,6 +1,6 @@
 //! The hook from outside: real processes, a listener of our own behind a socket of our own.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failing test panics")]
+#![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
