@@ -37,6 +37,9 @@ struct Advisory {
     package: String,
     /// The fault in a few words of ours.
     fault: String,
+    /// First faulty version, where older ones are good.
+    #[serde(default)]
+    since: Option<String>,
     /// First good version of each line that was mended, oldest first; empty: none is.
     patched: Vec<String>,
     /// Why it does not concern us, where it does not.
@@ -57,7 +60,7 @@ pub(crate) fn check() -> Result<Report> {
     }
     for advisory in &snapshot.advisories {
         for version in locked.get(&advisory.package).into_iter().flatten() {
-            if affected(version, &advisory.patched)? {
+            if affected(version, advisory.since.as_deref(), &advisory.patched)? {
                 let text = format!("{} {version}: {} ({})", advisory.package, advisory.fault, advisory.id);
                 match &advisory.accepted {
                     Some(reason) => report.remark(format!("{text}; accepted: {reason}")),
@@ -66,10 +69,9 @@ pub(crate) fn check() -> Result<Report> {
             }
         }
     }
-    let unknown: Vec<&str> =
-        locked.keys().filter(|name| !snapshot.looked_at.contains(*name)).map(String::as_str).collect();
-    if !unknown.is_empty() {
-        report.remark(format!("{SNAPSHOT}: {} crates were never looked up: {}", unknown.len(), unknown.join(", ")));
+    let unknown = locked.keys().filter(|name| !snapshot.looked_at.contains(*name)).count();
+    if unknown > 0 {
+        report.remark(format!("{SNAPSHOT}: {unknown} crates of the lock file were never looked up"));
     }
     report.looked_at = format!(
         "advisories: {} facts of {} about {} crates, {} in the lock file",
@@ -96,8 +98,13 @@ fn locked(text: &str) -> Result<BTreeMap<String, Vec<String>>> {
 
 /// Whether `version` is older than the good version of its own line. Lines are major versions, or minor ones below 1.0,
 /// as Cargo counts; a line without a good version of its own is good when it is newer than the last good line.
-fn affected(version: &str, patched: &[String]) -> Result<bool> {
+fn affected(version: &str, since: Option<&str>, patched: &[String]) -> Result<bool> {
     let version = numbers(version)?;
+    if let Some(since) = since
+        && version < numbers(since)?
+    {
+        return Ok(false);
+    }
     let patched: Vec<[u64; 3]> = patched.iter().map(|text| numbers(text)).collect::<Result<_>>()?;
     if let Some(same) = patched.iter().find(|good| line(good) == line(&version)) {
         return Ok(version < *same);
@@ -124,12 +131,13 @@ mod tests {
     #[test]
     fn versions_are_compared_within_their_line() {
         let patched = ["0.2.23".to_owned(), "1.4.2".to_owned()];
-        assert!(affected("0.2.22", &patched).unwrap());
-        assert!(!affected("0.2.23", &patched).unwrap());
-        assert!(affected("0.1.9", &patched).unwrap());
-        assert!(affected("1.4.1", &patched).unwrap());
-        assert!(!affected("2.0.0", &patched).unwrap());
-        assert!(affected("9.9.9", &[]).unwrap());
+        assert!(affected("0.2.22", None, &patched).unwrap());
+        assert!(!affected("0.2.23", None, &patched).unwrap());
+        assert!(affected("0.1.9", None, &patched).unwrap());
+        assert!(affected("1.4.1", None, &patched).unwrap());
+        assert!(!affected("2.0.0", None, &patched).unwrap());
+        assert!(!affected("0.1.9", Some("0.2.0"), &patched).unwrap());
+        assert!(affected("9.9.9", None, &[]).unwrap());
     }
 
     #[test]
