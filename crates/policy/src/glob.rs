@@ -114,9 +114,10 @@ impl Pattern {
         }
     }
 
-    /// Whether something the pattern names literally lies below the folder `path` (counted from the same anchor).
+    /// Whether what the pattern names lies below the folder `path` (counted from the same anchor), as far as the
+    /// pattern's literal front tells.
     pub(crate) fn lies_below(&self, path: &[&str]) -> bool {
-        self.literal > path.len() && self.begins_with(path)
+        path.len() <= self.literal && self.segments.len() > path.len() && self.begins_with(path)
     }
 
     /// Whether the pattern's literal front begins with these segments.
@@ -261,7 +262,8 @@ mod tests {
         let pattern = Pattern::parse("~/.config/gcloud/**").unwrap();
         assert!(pattern.lies_below(&[".config"]));
         assert!(pattern.lies_below(&[]));
-        assert!(!pattern.lies_below(&[".config", "gcloud"]));
+        assert!(pattern.lies_below(&[".config", "gcloud"]));
+        assert!(!pattern.lies_below(&[".config", "gcloud", "x"]));
         assert!(!pattern.lies_below(&[".cache"]));
     }
 

@@ -1,9 +1,21 @@
-//! The starter bundle, built in.
+//! The starter bundle, built in. The list is checked against `policies/starter` by a test, so no file is forgotten.
 
 use std::collections::BTreeMap;
+
+/// Path in the bundle and text.
+const FILES: &[(&str, &str)] = &[
+    ("bundle.toml", include_str!("../../../policies/starter/bundle.toml")),
+    ("rules/10-destruction.cedar", include_str!("../../../policies/starter/rules/10-destruction.cedar")),
+    ("rules/20-credentials.cedar", include_str!("../../../policies/starter/rules/20-credentials.cedar")),
+    ("rules/30-persistence.cedar", include_str!("../../../policies/starter/rules/30-persistence.cedar")),
+    ("rules/40-commands.cedar", include_str!("../../../policies/starter/rules/40-commands.cedar")),
+    ("rules/50-creel.cedar", include_str!("../../../policies/starter/rules/50-creel.cedar")),
+    ("rules/60-labels.cedar", include_str!("../../../policies/starter/rules/60-labels.cedar")),
+    ("zones.toml", include_str!("../../../policies/starter/zones.toml")),
+];
 
 /// The starter bundle's files: relative path to text.
 #[must_use]
 pub fn starter() -> BTreeMap<String, String> {
-    BTreeMap::new()
+    FILES.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
 }

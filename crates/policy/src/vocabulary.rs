@@ -19,9 +19,9 @@ impl Words {
     }
 }
 
-/// Classes of content that effects and findings carry; detectors may only use these.
+/// Classes of content that effects and findings carry; detectors add finer ones as `data.…`.
 pub(crate) const CONTENT_CLASSES: &[&str] =
-    &["secret", "private-key", "personal", "injection", "source-code", "obfuscated", "posture", "customer"];
+    &["secret", "private-key", "personal", "injection", "source-code", "local-file", "posture"];
 
 /// What may stand beside `variable.attribute` in a comparison; `zones` are the bundle's own zone names.
 pub(crate) fn words(variable: &str, attribute: &str, zones: &BTreeSet<String>) -> Words {

@@ -34,6 +34,7 @@ struct Compiled {
     paths: Vec<Pattern>,
     except: Vec<Pattern>,
     unless: BTreeSet<String>,
+    also: BTreeSet<String>,
     hosts: Vec<HostPattern>,
 }
 
@@ -68,6 +69,8 @@ struct Entry {
     #[serde(default)]
     unless: Vec<Spanned<String>>,
     #[serde(default)]
+    also: Vec<Spanned<String>>,
+    #[serde(default)]
     hosts: Vec<Spanned<String>>,
 }
 
@@ -91,16 +94,16 @@ impl Zones {
             self.add_entry(text, &entry, delegated, faults);
         }
         let names = self.names();
-        let mut seen = BTreeSet::new();
-        for zone in &self.zones {
-            for unless in &zone.unless {
-                if !seen.contains(unless) && !names.contains(unless) {
-                    let offset = text.find(&format!("\"{unless}\"")).unwrap_or(0);
-                    let message = format!("zone `{unless}` in `unless` is not declared");
-                    faults.at(FILE, text, offset, message, "a zone's name", "declare it, or remove it here");
-                }
+        for name in self.zones.iter().flat_map(|zone| zone.unless.iter().chain(&zone.also)) {
+            // `also` may not make a guarded place open: that would be an exception nobody sees.
+            let opens = self.zones.iter().any(|zone| zone.open && zone.zone.as_str() == name)
+                && self.zones.iter().any(|zone| zone.also.contains(name));
+            if opens || !names.contains(name) {
+                let offset = text.find(&format!("\"{name}\"")).unwrap_or(0);
+                let message = format!("`{name}` is no zone that can stand here");
+                let expected = "a declared zone's name; after `also`, a guarded one";
+                faults.at(FILE, text, offset, message, expected, "declare it, or remove it here");
             }
-            seen.insert(zone.zone.0.clone());
         }
     }
 
@@ -121,6 +124,7 @@ impl Zones {
             paths: patterns(text, &entry.paths, faults),
             except: patterns(text, &entry.except, faults),
             unless: entry.unless.iter().map(|word| word.get_ref().clone()).collect(),
+            also: entry.also.iter().map(|word| word.get_ref().clone()).collect(),
             hosts: hosts(text, &entry.hosts, faults),
         };
         match (existing.and_then(|index| self.zones.get_mut(index)), delegated) {
@@ -151,7 +155,7 @@ impl Zones {
                     let message = format!("a layer widens the open zone `{name}`");
                     let hint = "the base must delegate it: `[delegate] zones = [..]` in its bundle.toml";
                     faults.at(FILE, text, at, message, "a delegated or a guarded zone", hint);
-                } else if !compiled.except.is_empty() || !compiled.unless.is_empty() {
+                } else if !(compiled.except.is_empty() && compiled.unless.is_empty() && compiled.also.is_empty()) {
                     let message = format!("a layer narrows the base's zone `{name}`");
                     faults.at(
                         FILE,
@@ -227,6 +231,9 @@ impl Zones {
                 zones.insert(zone.zone.clone());
             }
         }
+        let also = self.zones.iter().filter(|zone| zones.contains(&zone.zone)).flat_map(|zone| &zone.also);
+        let also: Vec<Zone> = also.map(|name| Zone::named(name)).collect();
+        zones.extend(also);
         zones
     }
 
@@ -263,6 +270,7 @@ impl Zones {
             };
             if zone.paths.iter().any(below) {
                 covered.insert(zone.zone.0.clone());
+                covered.extend(zone.also.iter().cloned());
             }
         }
         covered

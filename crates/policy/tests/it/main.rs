@@ -1,0 +1,3 @@
+//! The crate from outside: the pinned semantics, faults of bundles, layers, and the starter bundle.
+
+mod starter;
