@@ -40,7 +40,7 @@ pub use input::{
 };
 pub use ledger::{AgentCounts, Ledger, OTHER, RuleCounts};
 pub use prepare::{PREPARED_BYTES_MAX, places, prepare};
-pub use replay::{Difference, Explained, Replayed, explain, replay};
+pub use replay::{Difference, Differences, Explained, Replayed, explain, replay};
 pub use restore::RestoreError;
 pub use state::BreakGlass;
 pub use understand::{understand, wanted};

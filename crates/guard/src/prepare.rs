@@ -34,10 +34,10 @@ pub fn places(caller: &Caller) -> Places {
 #[must_use]
 pub fn prepare(
     action: Action,
+    caller: Caller,
     parts: Parts,
     looked: &Looked,
     bundle: &Bundle,
-    caller: Caller,
     payload_bytes: u64,
     budget: &dyn Budget,
 ) -> Prepared {
@@ -131,7 +131,7 @@ fn inspect(contents: &[Content], budget: &dyn Budget) -> Option<Texts> {
             if redacted.replaced > 0 {
                 let again = creel_inspect::content(&redacted.text, content.role);
                 let left = again.iter().filter(|finding| is_sensitive(finding));
-                texts.classes_after.extend(left.map(|finding| finding.class.clone()));
+                texts.classes_after.extend(left.flat_map(classes_of));
                 texts.redactions.push(Modification {
                     pointer: content.pointer.clone(),
                     text: redacted.text,
@@ -153,12 +153,21 @@ pub(crate) fn is_sensitive(finding: &Finding) -> bool {
     let class = finding.class.as_str();
     finding.span.is_some()
         && finding.confidence >= Confidence::Medium
-        && (class == "secret" || class == "personal" || class.starts_with("data."))
+        && ["secret", "private-key", "personal"].contains(&class)
 }
 
 /// Classes of the content that the findings stand for.
 pub(crate) fn classes(located: &[Located]) -> BTreeSet<String> {
-    located.iter().map(|l| &l.finding).filter(|f| is_sensitive(f)).map(|f| f.class.clone()).collect()
+    located.iter().map(|l| &l.finding).filter(|f| is_sensitive(f)).flat_map(classes_of).collect()
+}
+
+/// A private key is a secret too.
+fn classes_of(finding: &Finding) -> Vec<String> {
+    let mut classes = vec![finding.class.clone()];
+    if finding.class == "secret" && finding.code.contains("private-key") {
+        classes.push("private-key".to_owned());
+    }
+    classes
 }
 
 /// States which content each effect moves. A secret file that is read in the same action as something is sent is taken
@@ -171,7 +180,7 @@ pub(crate) fn move_content(effects: &mut [Effect], action: &Action, located: &[L
                 let role = *role;
                 let here = |pointer: &str| action.contents.iter().any(|c| c.role == role && c.pointer == pointer);
                 let found = located.iter().filter(|l| is_sensitive(&l.finding) && here(&l.pointer));
-                effect.content.extend(found.map(|l| l.finding.class.clone()));
+                effect.content.extend(found.flat_map(|l| classes_of(&l.finding)));
             }
             (_, Verb::Send | Verb::Write | Verb::Call | Verb::Execute | Verb::Configure)
                 if action.point != Point::ToolResult =>

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use creel_model::record::{Detail, Envelope};
+use creel_model::record::{Detail, Envelope, Record};
 use creel_model::{ActionId, Effect, MatchedRule, RecordKind, Verdict};
 use creel_policy::{AgentFacts, Bundle, Context, Explanation, Judgement, Places, Question};
 use serde::{Deserialize, Serialize};
@@ -41,9 +41,20 @@ pub struct Difference {
     pub after_rules: Vec<String>,
 }
 
-/// What a replay found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// One recorded action judged once more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replayed {
+    /// What the rules said then.
+    pub before: Verdict,
+    /// What the other bundle says.
+    pub after: Verdict,
+    /// Its rules that made that verdict.
+    pub rules: Vec<String>,
+}
+
+/// What a replay of many records found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Differences {
     /// Decisions that were judged again.
     pub compared: u64,
     /// Decisions whose facts are erased or were never recorded.
@@ -69,46 +80,62 @@ struct Facts {
     judged: Verdict,
 }
 
-/// Judges recorded decisions with another bundle. Records of other kinds are passed over.
+/// Judges one recorded action with another bundle. `None`: it is no action, or its facts were never recorded.
 #[must_use]
-pub fn replay<'a>(records: impl IntoIterator<Item = (&'a Envelope, Option<&'a Detail>)>, bundle: &Bundle) -> Replayed {
-    let mut replayed = Replayed::default();
-    for (envelope, detail) in records {
-        if !matches!(envelope.kind, RecordKind::Decision | RecordKind::Event) || envelope.point.is_none() {
-            continue;
+pub fn replay(record: &Record, bundle: &Bundle) -> Option<Replayed> {
+    again(&record.envelope, &record.detail, bundle)
+}
+
+fn again(envelope: &Envelope, detail: &Detail, bundle: &Bundle) -> Option<Replayed> {
+    if !is_action(envelope) {
+        return None;
+    }
+    let facts = recorded(detail)?;
+    let judgement = judge(&facts, &detail.effects, bundle, envelope.at.unix_ns);
+    let rules = deciding(&judgement.rules, judgement.verdict);
+    Some(Replayed { before: facts.judged, after: judgement.verdict, rules })
+}
+
+fn is_action(envelope: &Envelope) -> bool {
+    matches!(envelope.kind, RecordKind::Decision | RecordKind::Event) && envelope.point.is_some()
+}
+
+impl Differences {
+    /// Judges one more record, whose detail may be erased. Records that are no actions are passed over.
+    pub fn add(&mut self, envelope: &Envelope, detail: Option<&Detail>, bundle: &Bundle) {
+        if !is_action(envelope) {
+            return;
         }
-        let Some((detail, facts)) = detail.and_then(|detail| Some((detail, recorded(detail)?))) else {
-            replayed.skipped += u64::from(envelope.kind == RecordKind::Decision);
-            continue;
+        let Some((detail, again)) = detail.and_then(|detail| Some((detail, again(envelope, detail, bundle)?))) else {
+            self.skipped += u64::from(envelope.kind == RecordKind::Decision);
+            return;
         };
-        let judgement = judge(&facts, &detail.effects, bundle, envelope.at.unix_ns);
-        replayed.compared += 1;
-        if judgement.verdict == facts.judged {
-            continue;
+        self.compared += 1;
+        if again.before == again.after {
+            return;
         }
-        replayed.different += 1;
+        self.different += 1;
         let kind = envelope.subject.as_ref().map(|subject| subject.kind.clone()).unwrap_or_default();
         let uid = envelope.subject.as_ref().map_or(envelope.owner, |subject| subject.uid);
-        *replayed.by_verdict.entry(format!("{} -> {}", facts.judged, judgement.verdict)).or_default() += 1;
-        *replayed.by_agent.entry(kind.clone()).or_default() += 1;
-        *replayed.by_user.entry(uid).or_default() += 1;
-        if replayed.differences.len() < DIFFERENCES_MAX {
+        *self.by_verdict.entry(format!("{} -> {}", again.before, again.after)).or_default() += 1;
+        *self.by_agent.entry(kind.clone()).or_default() += 1;
+        *self.by_user.entry(uid).or_default() += 1;
+        if self.differences.len() < DIFFERENCES_MAX {
             let before = detail.decision.as_ref().map_or(&[][..], |decision| decision.rules.as_slice());
-            replayed.differences.push(Difference {
+            self.differences.push(Difference {
                 action_id: envelope.action_id.clone(),
                 at_unix_ns: envelope.at.unix_ns,
                 kind,
                 uid,
                 tool: envelope.tool.clone().unwrap_or_default(),
                 excerpt: detail.excerpt.clone(),
-                before: facts.judged,
-                before_rules: deciding(before, facts.judged),
-                after: judgement.verdict,
-                after_rules: deciding(&judgement.rules, judgement.verdict),
+                before: again.before,
+                before_rules: deciding(before, again.before),
+                after: again.after,
+                after_rules: again.rules,
             });
         }
     }
-    replayed
 }
 
 /// Why a recorded action was answered as it was.

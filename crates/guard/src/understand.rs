@@ -9,16 +9,17 @@ use creel_dialect::tools::{self, Part};
 use creel_inspect::Place;
 use creel_model::{Action, Certainty, ContentRole, Effect, Object, Point, Verb};
 
-use crate::facts::{EFFECTS_MAX, Parts, Wanted};
+use crate::facts::{Budget, EFFECTS_MAX, Parts, Wanted};
 
 /// Most paths looked up for one action.
 const PATHS_MAX: usize = 128;
 /// Most files digested for one action.
 const DIGESTS_MAX: usize = 16;
 
-/// What an action does, at most [`EFFECTS_MAX`] effects; `overflow` says that there were more.
+/// What an action does, at most [`EFFECTS_MAX`] effects; `overflow` says that there were more. When the budget is spent
+/// on the way, the rest counts as not understood; ask it again before going on, and hand in `Overload` instead.
 #[must_use]
-pub fn understand(action: &Action, place: &Place<'_>) -> Parts {
+pub fn understand(action: &Action, place: &Place<'_>, budget: &dyn Budget) -> Parts {
     let mut parts = Parts { parsed: true, ..Parts::default() };
     match action.point {
         Point::Prompt => text(&mut parts, action, Verb::Prompt),
@@ -29,6 +30,11 @@ pub fn understand(action: &Action, place: &Place<'_>) -> Parts {
     // A result's call is over: what it did was judged before it ran.
     if action.point != Point::ToolResult {
         for part in tools::parts(action, place.home) {
+            if budget.spent() {
+                parts.overflow = true;
+                parts.parsed = false;
+                break;
+            }
             match part {
                 Part::Effect(effect) => add(&mut parts, effect),
                 Part::Command { text, shell, workdir } => {
