@@ -67,11 +67,9 @@ impl Guard {
             Input::RunStarted(caller) => step.run_started(&caller),
             Input::RunEnded(key) => step.run_ended(&key),
             Input::Answer { approval, response, approver } => step.answer(&approval, response, approver),
-            Input::Activate { bundle, modes, trust, confirmed_by } => {
-                step.activate(bundle, modes, &trust, confirmed_by);
-            }
+            Input::Activate { bundle, trust, confirmed_by } => step.activate(bundle, &trust, confirmed_by),
             Input::BundleRefused { why } => step.bundle_refused(&why),
-            Input::SetModes { bundle, modes, by } => step.set_modes(bundle, modes, &by),
+            Input::SetModes { bundle, by } => step.set_modes(bundle, &by),
             Input::OpenBreakGlass { seconds, reason, uid, by } => step.open_break_glass(seconds, &reason, uid, by),
             Input::EndBreakGlass { by } => step.end_break_glass(Some(&by)),
             Input::Tick => step.tick(),

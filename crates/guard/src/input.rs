@@ -3,11 +3,10 @@
 //! The one fact a newcomer gets wrong: an [`Answer::Pending`] is not an answer. The hook is held open by the edge, and
 //! its decision arrives later in [`Output::released`] — also when nobody answers in time, then as a deny.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use creel_model::record::Record;
-use creel_model::{Decision, Moment, Point, RecordKind, RuleMode, Severity};
+use creel_model::{Decision, Moment, Point, RecordKind, Severity};
 use creel_policy::Bundle;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -46,10 +45,9 @@ pub enum Input {
     },
     /// A checked bundle becomes the active one.
     Activate {
-        /// The bundle, with `modes` already put over it (`Bundle::set_modes`, which is slow and belongs off this thread).
+        /// The bundle, with the modes that people set already put over it (`Bundle::set_modes`, which is slow and belongs
+        /// off this thread).
         bundle: Arc<Bundle>,
-        /// The modes that were put over it; replaces all earlier ones. [`crate::Guard::modes`] has those in force.
-        modes: BTreeMap<String, RuleMode>,
         /// Why it is believed.
         trust: Trust,
         /// Who confirmed it, needed for a `local-unsigned` bundle that differs from the active one.
@@ -60,12 +58,10 @@ pub enum Input {
         /// What the diagnostics say, bounded to 4 KiB in the record.
         why: String,
     },
-    /// Modes of rules change; replaces all earlier ones.
+    /// Modes of rules change.
     SetModes {
-        /// The active bundle, loaded anew with these modes put over it; another one is refused.
+        /// The active bundle, loaded anew with the new modes put over it; another one is refused.
         bundle: Arc<Bundle>,
-        /// By rule id; `*` is a ceiling for all others.
-        modes: BTreeMap<String, RuleMode>,
         /// Who.
         by: Approver,
     },

@@ -58,13 +58,7 @@ impl Step<'_> {
     }
 
     /// A checked bundle becomes the active one, if it may.
-    pub(crate) fn activate(
-        &mut self,
-        bundle: Arc<Bundle>,
-        modes: BTreeMap<String, RuleMode>,
-        trust: &Trust,
-        confirmed_by: Option<Approver>,
-    ) {
+    pub(crate) fn activate(&mut self, bundle: Arc<Bundle>, trust: &Trust, confirmed_by: Option<Approver>) {
         if let Some(why) = self.refuses_bundle(&bundle, trust, confirmed_by.as_ref()) {
             self.bundle_refused(&why);
             self.out.refused = Some(why);
@@ -78,16 +72,16 @@ impl Step<'_> {
             trust: trust.to_string(),
         };
         let changed = before.as_ref() != Some(&active);
+        let modes = modes_of(&bundle);
         self.guard.bundle = Some(bundle);
         self.change(Change::Activated(active.clone()));
-        self.change(Change::Modes(modes.clone()));
+        self.change(Change::Modes(modes));
         let mut envelope = self.envelope(RecordKind::Policy, 0);
         envelope.code = Some(if changed { "policy.activated" } else { "policy.reactivated" }.to_owned());
         let facts = facts([
             ("id", Value::from(active.id)),
             ("version", Value::from(active.version)),
             ("before", json(&before.map(|before| before.digest))),
-            ("modes", json(&modes)),
             ("confirmed_by", json(&confirmed_by)),
         ]);
         self.record(envelope, detail(facts));
@@ -124,18 +118,25 @@ impl Step<'_> {
         self.record(envelope, detail(facts([("why", Value::from(cut(why, 4096)))])));
     }
 
-    pub(crate) fn set_modes(&mut self, bundle: Arc<Bundle>, modes: BTreeMap<String, RuleMode>, by: &Approver) {
+    pub(crate) fn set_modes(&mut self, bundle: Arc<Bundle>, by: &Approver) {
         let active = self.guard.state.active.as_ref().map(|active| active.digest.clone());
         if active.as_ref() != Some(bundle.digest()) {
             self.out.refused = Some("these modes belong to another bundle than the active one".to_owned());
             return;
         }
-        let before = self.guard.state.modes.clone();
+        let modes = modes_of(&bundle);
+        let before = &self.guard.state.modes;
+        let changed: BTreeMap<&String, [Option<&RuleMode>; 2]> = modes
+            .iter()
+            .filter(|(rule, mode)| before.get(*rule) != Some(mode))
+            .map(|(rule, mode)| (rule, [before.get(rule), Some(mode)]))
+            .collect();
+        let changed = json(&changed);
         self.guard.bundle = Some(bundle);
-        self.change(Change::Modes(modes.clone()));
+        self.change(Change::Modes(modes));
         let mut envelope = self.envelope(RecordKind::Policy, 0);
         envelope.code = Some("policy.modes".to_owned());
-        self.record(envelope, detail(facts([("before", json(&before)), ("modes", json(&modes)), ("by", json(by))])));
+        self.record(envelope, detail(facts([("changed", changed), ("by", json(by))])));
         self.out.sync = true;
     }
 
@@ -249,4 +250,9 @@ impl Step<'_> {
         self.record(envelope, detail(facts));
         self.out.sync = true;
     }
+}
+
+/// The mode of every rule, as it stands in a bundle.
+fn modes_of(bundle: &Bundle) -> BTreeMap<String, RuleMode> {
+    bundle.rules().iter().map(|rule| (rule.id.clone(), rule.mode)).collect()
 }

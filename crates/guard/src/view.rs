@@ -65,7 +65,7 @@ impl Guard {
         })
     }
 
-    /// Modes of rules in force, to be put over a bundle before it is activated.
+    /// Mode of every rule, as last activated.
     #[must_use]
     pub fn modes(&self) -> &BTreeMap<String, RuleMode> {
         &self.state.modes
