@@ -1,0 +1,2 @@
+//! Measures how well commands are understood.
+fn main() {}

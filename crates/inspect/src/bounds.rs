@@ -1,0 +1,23 @@
+//! The limits of analysis, in one place. Reaching one never loses an effect silently: the result becomes opaque.
+
+/// Longest command text that is parsed, in bytes; longer is opaque. Parsing is linear, about 1 ms per 16 KiB.
+pub(crate) const TEXT_BYTES: usize = 256 * 1024;
+/// Most bytes of nested text (`bash -c`, decoded pipes …) parsed for one command text.
+pub(crate) const NESTED_BYTES: usize = 512 * 1024;
+/// Deepest nesting of texts in texts.
+pub(crate) const TEXT_DEPTH: u8 = 8;
+/// Deepest nesting of brackets, substitutions and compound commands inside one text, checked before the recursive
+/// parser sees it.
+pub(crate) const BRACKET_DEPTH: usize = 40;
+/// Most effects of one text.
+pub(crate) const EFFECTS: usize = 64;
+/// Most commands of one text, loops of function calls included.
+pub(crate) const COMMANDS: usize = 4096;
+/// Most findings of one text.
+pub(crate) const FINDINGS: usize = 128;
+/// Deepest nesting of function calls followed.
+pub(crate) const CALLS: usize = 8;
+/// Most words one word's braces become.
+pub(crate) const BRACES: usize = 64;
+/// Longest text kept of one expanded word or known output, in bytes.
+pub(crate) const KNOWN_BYTES: usize = 64 * 1024;

@@ -1,0 +1,198 @@
+//! What comes out of commands that make or change text in ways simple enough to follow.
+
+use super::flow::{self, Flow};
+use super::walk::Walker;
+use super::words::{Arg, ansi_c};
+use crate::knowledge::Split;
+
+impl Walker<'_> {
+    /// The output of a command that read `carried` from its arguments and `stdin` from before it.
+    pub(crate) fn output(
+        &mut self,
+        program: &str,
+        rest: &[Arg],
+        split: &Split<'_>,
+        stdin: &Flow,
+        mut carried: Flow,
+    ) -> Flow {
+        let known = rest.iter().all(|a| !a.unknown);
+        let loose = rest.iter().any(|a| a.loose);
+        for arg in rest {
+            if let Some(flow) = &arg.flow {
+                carried.merge(flow);
+            }
+            carried.secret |= Self::holds_secret(arg);
+        }
+        let has = |letter: char| {
+            split.options.iter().any(|o| o.starts_with('-') && !o.starts_with("--") && o.contains(letter))
+        };
+        match program {
+            "echo" => {
+                let escapes = rest.first().is_some_and(|a| matches!(a.text.as_str(), "-e" | "-ne" | "-en"));
+                let skip =
+                    rest.iter().take_while(|a| matches!(a.text.as_str(), "-n" | "-e" | "-ne" | "-en" | "-E")).count();
+                let text = rest.iter().skip(skip).map(|a| a.text.as_str()).collect::<Vec<_>>().join(" ");
+                let hidden = escapes && text.contains("\\x");
+                let text = if escapes { ansi_c(&text) } else { text };
+                Flow {
+                    text: known.then(|| text + "\n"),
+                    loose,
+                    decoded: carried.decoded || hidden,
+                    produced: false,
+                    ..carried
+                }
+            }
+            "printf" => {
+                let text = rest
+                    .first()
+                    .filter(|_| known)
+                    .map(|format| printf(&format.text, rest.get(1..).unwrap_or_default()));
+                let hidden = rest.first().is_some_and(|f| f.text.contains("\\x"));
+                Flow { text, loose, decoded: carried.decoded || hidden, produced: false, ..carried }
+            }
+            "pwd" => Flow { text: self.env.cwd.clone(), ..Flow::default() },
+            "whoami" | "logname" if !self.place.user.is_empty() => Flow::known(self.place.user),
+            "date" | "nproc" | "uname" | "arch" | "id" | "hostname" | "wc" => {
+                Flow { text: Some("0".to_owned()), loose: true, ..Flow::default() }
+            }
+            "mktemp" => Flow { text: Some("/tmp/tmp.0".to_owned()), loose: true, ..Flow::default() },
+            "seq" | "shuf" => Flow { text: Some("0".to_owned()), loose: true, ..carried },
+            "which" | "type" => {
+                let text = split.positional.first().filter(|_| known).map(|(name, _)| format!("/usr/bin/{name}"));
+                Flow { text, ..carried }
+            }
+            "basename" => {
+                let text = split.positional.first().filter(|_| known);
+                Flow { text: text.map(|(p, _)| crate::path::base_name(p).to_owned()), loose, ..carried }
+            }
+            "dirname" => {
+                let text = split.positional.first().filter(|_| known);
+                let text = text.and_then(|(p, _)| p.trim_end_matches('/').rsplit_once('/').map(|(d, _)| d.to_owned()));
+                Flow { text: text.map(|d| if d.is_empty() { "/".to_owned() } else { d }), loose, ..carried }
+            }
+            "realpath" | "readlink" => {
+                let text = split.positional.first().filter(|_| known).map(|(p, _)| (*p).to_owned());
+                Flow { text, loose, ..carried }
+            }
+            "cat" | "tee" | "pv" | "dos2unix" | "stdbuf" if !carried.file => {
+                // Files of the text itself were merged by provenance only; a single one has its text.
+                let single = split.positional.first().filter(|_| program == "cat" && split.positional.len() == 1);
+                let stored = single.and_then(|(p, _)| {
+                    let (path, _) = self.resolve(&Arg::literal(*p));
+                    self.files.get(&path).cloned()
+                });
+                if program == "tee" {
+                    for (path, _) in &split.positional {
+                        self.remember(&Arg::literal(*path), stdin.clone());
+                    }
+                }
+                let mut out = stored.unwrap_or_else(|| {
+                    if single.is_some_and(|(p, _)| *p != "-") { carried.clone() } else { stdin.clone() }
+                });
+                out.merge(&carried);
+                out
+            }
+            "base64" | "base32" | "openssl" | "xxd" | "hexdump" | "od" | "uudecode" | "gzip" | "gunzip" | "zcat"
+            | "xz" | "bzip2" | "zstd" | "gpg" => {
+                let mut out = carried;
+                out.merge(stdin);
+                let source = split
+                    .positional
+                    .first()
+                    .filter(|_| program == "base64")
+                    .and_then(|(p, _)| self.files.get(&self.resolve(&Arg::literal(*p)).0).and_then(|f| f.text.clone()))
+                    .or_else(|| stdin.text.clone().filter(|_| !stdin.loose));
+                let decodes = has('d') || has('D') || split.options.contains(&"--decode");
+                let text = match program {
+                    "base64" if decodes => source.as_deref().and_then(flow::base64),
+                    "openssl"
+                        if has('d') && split.positional.first().is_some_and(|(p, _)| *p == "base64")
+                            || split.options.contains(&"-base64") && split.options.contains(&"-d") =>
+                    {
+                        source.as_deref().and_then(flow::base64)
+                    }
+                    "xxd" if has('r') => source.as_deref().and_then(flow::hex),
+                    _ => None,
+                };
+                out.decoded |= decodes || has('r') || matches!(program, "gunzip" | "zcat" | "uudecode");
+                Flow { text, produced: true, ..out }
+            }
+            "tr" => {
+                let mut out = stdin.clone();
+                let sets: Vec<&str> = split.positional.iter().map(|(p, _)| *p).collect();
+                out.text = match (stdin.text.as_deref(), sets.as_slice()) {
+                    (Some(text), [from, to]) if split.options.is_empty() => flow::translate(text, from, to),
+                    (Some(text), [drop]) if has('d') => {
+                        flow::set(drop).map(|drop| text.chars().filter(|c| !drop.contains(c)).collect())
+                    }
+                    _ => None,
+                };
+                out.decoded |= sets.len() == 2 && sets.iter().any(|s| s.contains("N-Z") || s.contains("n-z"));
+                out
+            }
+            "rev" => {
+                let mut out = stdin.clone();
+                out.text = stdin.text.as_ref().map(|text| {
+                    text.lines().map(|l| l.chars().rev().collect::<String>()).collect::<Vec<_>>().join("\n")
+                });
+                out.decoded = true;
+                out
+            }
+            // Filters that only leave lines out: an example of the shape stays one.
+            "grep" | "head" | "tail" | "sort" | "uniq" | "egrep" | "fgrep" if stdin.loose && !carried.file => {
+                stdin.clone()
+            }
+            "ls" | "fd" | "rg" | "git" | "locate" | "fdfind" => {
+                let text = known.then(|| "./entry*".to_owned());
+                Flow { text: text.filter(|_| self.lists(program, split)), loose: true, ..carried }
+            }
+            _ => {
+                carried.merge(stdin);
+                carried.produced = true;
+                carried
+            }
+        }
+    }
+
+    /// Whether a command prints paths below the working folder.
+    fn lists(&self, program: &str, split: &Split<'_>) -> bool {
+        let inside = split.positional.iter().all(|(p, _)| !p.starts_with(['/', '~']) && !p.contains(".."));
+        match program {
+            "ls" => inside,
+            "git" => split.positional.first().is_some_and(|(p, _)| matches!(*p, "ls-files" | "diff" | "status")),
+            "rg" => split.options.iter().any(|o| matches!(*o, "-l" | "--files" | "--files-with-matches")) && inside,
+            "fd" | "fdfind" => inside,
+            _ => false,
+        }
+    }
+}
+
+/// `printf` with `%s`, `%b`, `%d` and escapes, the format reused until the arguments are used up.
+fn printf(format: &str, args: &[Arg]) -> String {
+    let format = ansi_c(format);
+    let mut out = String::new();
+    let mut args = args.iter().peekable();
+    loop {
+        let before = args.len();
+        let mut chars = format.chars();
+        while let Some(c) = chars.next() {
+            if c != '%' {
+                out.push(c);
+                continue;
+            }
+            let mut kind = chars.next();
+            while kind.is_some_and(|k| k.is_ascii_digit() || matches!(k, '-' | '.' | '+' | ' ' | '#')) {
+                kind = chars.next();
+            }
+            match kind {
+                Some('%') => out.push('%'),
+                Some('b') => out.push_str(&args.next().map(|a| ansi_c(&a.text)).unwrap_or_default()),
+                Some(_) => out.push_str(args.next().map_or("", |a| a.text.as_str())),
+                None => {}
+            }
+        }
+        if args.peek().is_none() || args.len() == before || out.len() > crate::bounds::KNOWN_BYTES {
+            return out;
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Proves from outside that commands are understood.
