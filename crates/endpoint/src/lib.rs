@@ -1,1 +1,36 @@
-//! Written by its first slice.
+//! One device's daemon: joins the hearts (`guard`, with `policy`, `inspect`, `dialect`) and the edges (`journal`,
+//! `discover`) over two sockets.
+//!
+//! Reads as a story: [`daemon`] opens everything and serves; `hook_server` takes an agent's event, `identity` finds out
+//! whose it is, `world` looks things up, [`desk`] decides and records; `control_server` answers people. Threads, no
+//! async runtime. The one fact a newcomer gets wrong: nothing here decides. Each module translates facts into an input
+//! of the guard and its output into an answer.
+
+mod accounts;
+mod budget;
+mod bundles;
+mod canary;
+mod clock;
+pub mod config;
+mod connections;
+mod control_server;
+pub mod daemon;
+mod desk;
+mod hook_server;
+mod identity;
+mod live;
+pub mod offline;
+mod policy_views;
+mod protection;
+mod reports;
+pub mod root;
+pub mod signals;
+mod sockets;
+mod streams;
+mod world;
+
+/// The home folder of this account by the system's user database, never by the environment.
+#[must_use]
+pub fn own_home() -> Option<std::path::PathBuf> {
+    nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.dir)
+}

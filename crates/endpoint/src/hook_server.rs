@@ -1,0 +1,228 @@
+//! `hook.sock`: one event in, one answer out, per connection (hook wire v1).
+//!
+//! Reads a frame, finds out by the kernel's word whose event it is, translates, prepares in parallel, and lets the desk
+//! decide. Whatever goes wrong on the way ends in the agent's own deny form. The one fact a newcomer gets wrong: the
+//! payload never says who is asking; the process tree above the peer does.
+
+use std::io::{BufReader, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use creel_dialect as dialect;
+use creel_guard::{Caller, Input, Overloaded, Parts, Prepared, Unattributed};
+use creel_model::{Action, Decision, Moment};
+use creel_wire::hook;
+
+use crate::budget::{Fast, SlowLane, Until};
+use crate::clock;
+use crate::connections::Places;
+use crate::desk::Desk;
+use crate::identity::Unknown;
+use crate::sockets::Peer;
+use crate::streams;
+use crate::world::World;
+
+/// Open hook calls of one run; one more is denied with `overload`.
+const CALLS_PER_RUN: usize = 64;
+/// Open hook connections of one account, and of the machine. At the bound a connection is closed unanswered and the
+/// hook prints its own deny.
+const CONNECTIONS_PER_ACCOUNT: usize = 128;
+const CONNECTIONS: usize = 384;
+/// How long a peer may take to hand in its frame, and to take its answer.
+const TRANSFER: Duration = Duration::from_secs(5);
+/// Stack of a connection's thread in bytes: the shell parser recurses on hostile text.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
+/// Time kept back from the hook's deadline for the way there and back, in milliseconds.
+const MARGIN_MS: u64 = 1_000;
+
+/// Serves hook calls.
+pub struct HookServer {
+    desk: Arc<Desk>,
+    world: Arc<World>,
+    slow: SlowLane,
+    runs: Arc<Places<creel_guard::RunKey>>,
+    connections: Arc<Places<u32>>,
+}
+
+impl HookServer {
+    /// A server for this desk.
+    #[must_use]
+    pub fn new(desk: Arc<Desk>, world: Arc<World>) -> Arc<Self> {
+        Arc::new(Self {
+            desk,
+            world,
+            slow: SlowLane::default(),
+            runs: Places::new(CALLS_PER_RUN, CONNECTIONS),
+            connections: Places::new(CONNECTIONS_PER_ACCOUNT, CONNECTIONS),
+        })
+    }
+
+    /// Accepts until the listener fails for good.
+    pub fn serve(self: &Arc<Self>, listener: &UnixListener) {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                // Out of descriptors, or an aborted connection: the hook retries or denies; we go on.
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            };
+            let Ok(peer) = Peer::of(&stream) else { continue };
+            self.world.saw(&peer);
+            let Some(place) = self.connections.take(peer.uid) else { continue };
+            let server = Arc::clone(self);
+            let thread = std::thread::Builder::new().name("hook".to_owned()).stack_size(STACK_BYTES);
+            // A thread that cannot be started closes the connection, and the hook denies.
+            let _ = thread.spawn(move || {
+                server.answer(stream, &peer);
+                drop(place);
+            });
+        }
+    }
+
+    fn answer(&self, stream: UnixStream, peer: &Peer) {
+        let _ = stream.set_read_timeout(Some(TRANSFER));
+        let _ = stream.set_write_timeout(Some(TRANSFER));
+        let request = match hook::read_request(&mut BufReader::with_capacity(64 * 1024, &stream)) {
+            Ok(request) => request,
+            Err(error) => {
+                self.refuse(peer, "", "", format!("a frame that is not understood: {error}"), None);
+                return;
+            }
+        };
+        let received = clock::now();
+        let answer = self.judge(&request, peer, received, &stream);
+        if let Ok(bytes) = hook::encode_answer(&answer) {
+            let _ = (&stream).write_all(&bytes);
+        }
+    }
+
+    fn judge(&self, request: &hook::Request, peer: &Peer, received: Moment, stream: &UnixStream) -> hook::Answer {
+        let hook::Request { kind, event, payload, .. } = request;
+        if let Some(answer) = self.world.canary.answer(request, peer) {
+            return answer;
+        }
+        let action = match dialect::parse(kind, event, payload) {
+            Ok(action) => action,
+            Err(malformed) => {
+                let caller = self.world.identity.caller(peer).ok();
+                let decision = self.refuse(peer, kind, event, malformed.to_string(), caller);
+                return printed(kind, event, &decision);
+            }
+        };
+        let caller = match self.world.identity.caller(peer) {
+            Ok(caller) => caller,
+            Err(unknown) => {
+                let decision = self.unattributed(peer, request, &unknown, received);
+                return answer_for(kind, &action, &decision);
+            }
+        };
+        let flags = hook::Flags::parse(&request.arguments).unwrap_or_default();
+        let decision = self.decide(&action, &caller, payload.len() as u64, &flags, received, stream);
+        answer_for(kind, &action, &decision)
+    }
+
+    fn decide(
+        &self,
+        action: &Action,
+        caller: &Caller,
+        payload_bytes: u64,
+        flags: &hook::Flags,
+        received: Moment,
+        stream: &UnixStream,
+    ) -> Decision {
+        let Some(_place) = self.runs.take(caller.run.clone()) else {
+            return self.desk.deny(Input::Overload(Box::new(Unattributed {
+                kind: caller.kind.clone(),
+                event: action.event.clone(),
+                reason: "too many open calls of this run".to_owned(),
+                uid: caller.account.uid,
+                pid: caller.run.process.pid,
+                caller: Some(caller.clone()),
+                payload_bytes,
+                received,
+            })));
+        };
+        let deadline_ms = u64::from(flags.deadline_ms);
+        let prepared = match self.prepare(action, caller, payload_bytes, &Fast::for_payload(payload_bytes)) {
+            ready @ Prepared::Ready(_) => ready,
+            over @ Prepared::Overload(_) => match self.slow.enter(caller.run.clone()) {
+                // Four fifths of what the hook waits, so that the answer still reaches it.
+                Some(_turn) => {
+                    let until = Until { boot_ns: received.boot_ns.saturating_add(deadline_ms * 800_000) };
+                    self.prepare(action, caller, payload_bytes, &until)
+                }
+                None => over,
+            },
+        };
+        let wait_ns_max = deadline_ms.saturating_sub(MARGIN_MS).saturating_mul(1_000_000);
+        let mut again = || {
+            let until = Until { boot_ns: clock::now().boot_ns.saturating_add(2_000_000_000) };
+            self.prepare(action, caller, payload_bytes, &until)
+        };
+        let mut hook_is_there = || !streams::is_closed(stream);
+        self.desk.decide(prepared, received, wait_ns_max, &mut again, &mut hook_is_there)
+    }
+
+    fn prepare(
+        &self,
+        action: &Action,
+        caller: &Caller,
+        payload_bytes: u64,
+        budget: &dyn creel_guard::Budget,
+    ) -> Prepared {
+        let over = || {
+            Prepared::Overload(Box::new(Overloaded { caller: caller.clone(), action: action.clone(), payload_bytes }))
+        };
+        let place = self.world.place(action, caller);
+        let parts: Parts = creel_guard::understand(action, &place.borrowed(), budget);
+        if budget.spent() {
+            return over();
+        }
+        let wanted = creel_guard::wanted(&parts);
+        let Ok(looked) = self.world.look(&wanted, caller) else { return over() };
+        let bundle = self.world.bundle();
+        creel_guard::prepare(action.clone(), caller.clone(), parts, &looked, &bundle, payload_bytes, budget)
+    }
+
+    fn refuse(&self, peer: &Peer, kind: &str, event: &str, reason: String, caller: Option<Caller>) -> Decision {
+        self.desk.deny(Input::Malformed(Box::new(Unattributed {
+            kind: kind.to_owned(),
+            event: event.to_owned(),
+            reason,
+            uid: peer.uid,
+            pid: peer.pid,
+            caller,
+            payload_bytes: 0,
+            received: clock::now(),
+        })))
+    }
+
+    fn unattributed(&self, peer: &Peer, request: &hook::Request, why: &Unknown, received: Moment) -> Decision {
+        self.desk.deny(Input::NoAgentAbove(Box::new(Unattributed {
+            kind: request.kind.clone(),
+            event: request.event.clone(),
+            reason: why.to_string(),
+            uid: peer.uid,
+            pid: peer.pid,
+            caller: None,
+            payload_bytes: request.payload.len() as u64,
+            received,
+        })))
+    }
+}
+
+/// The agent's own form of a decision.
+fn answer_for(kind: &str, action: &Action, decision: &Decision) -> hook::Answer {
+    let dialect::Answer { stdout, stderr, exit_code } = dialect::answer(kind, action, decision);
+    hook::Answer { exit_code, stdout, stderr }
+}
+
+/// The agent's own deny form where there is no action to answer.
+fn printed(kind: &str, event: &str, decision: &Decision) -> hook::Answer {
+    let printed = dialect::deny::print(kind, event, &decision.reason);
+    hook::Answer {
+        exit_code: printed.exit_code,
+        stdout: printed.stdout.into_bytes(),
+        stderr: printed.stderr.into_bytes(),
+    }
+}

@@ -1,0 +1,271 @@
+//! What the servers share about this machine: who is who, what is installed, which bundle judges, what a path means.
+//!
+//! Nothing is decided here. Locks are held for a copy, never while something is looked up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use creel_catalog::{AgentReport, Catalog};
+use creel_guard::{Caller, FileDigest, Looked, Resolution, Trust, Wanted};
+use creel_inspect::Place;
+use creel_model::{Action, Mode};
+use creel_policy::Bundle;
+use creel_seal::VerifierKey;
+
+use crate::accounts::Accounts;
+use crate::bundles::Modes;
+use crate::canary::Canary;
+use crate::config::Config;
+use crate::identity::Identity;
+use crate::protection::Protections;
+use crate::root::Root;
+
+/// Files of a bundle, why it is believed, since when it is in force.
+type Source = (BTreeMap<String, String>, Trust, i64);
+
+/// The shared facts.
+pub struct World {
+    config: Config,
+    accounts: Arc<Accounts>,
+    /// Agents above processes.
+    pub identity: Identity,
+    /// Calls that are creel's own tests.
+    pub canary: Canary,
+    /// What is wired into agents' settings.
+    pub protections: Protections,
+    /// What only root may do.
+    pub root: Arc<Root>,
+    /// The catalog.
+    pub catalog: Arc<Catalog>,
+    bundle: RwLock<Arc<Bundle>>,
+    source: Mutex<Source>,
+    inventory: Mutex<Vec<AgentReport>>,
+    /// When the daemon started, wall clock.
+    pub started_unix_ns: i64,
+    problems: Mutex<Vec<String>>,
+    verifier: Mutex<Option<VerifierKey>>,
+    unpinned: std::sync::atomic::AtomicBool,
+}
+
+/// Where a call takes place, as owned text.
+pub struct OwnedPlace {
+    cwd: String,
+    home: String,
+    user: String,
+    variables: BTreeMap<String, String>,
+}
+
+impl OwnedPlace {
+    /// As the inspection takes it.
+    #[must_use]
+    pub fn borrowed(&self) -> Place<'_> {
+        Place { cwd: &self.cwd, home: &self.home, user: &self.user, variables: &self.variables }
+    }
+}
+
+/// What a world is made of.
+pub struct Foundation {
+    /// Checked arguments.
+    pub config: Config,
+    /// The catalog.
+    pub catalog: Arc<Catalog>,
+    /// Accounts.
+    pub accounts: Arc<Accounts>,
+    /// The root role.
+    pub root: Arc<Root>,
+    /// This boot.
+    pub boot_id: String,
+    /// The bundle to start with.
+    pub source: crate::bundles::Source,
+    /// Now, wall clock.
+    pub now_unix_ns: i64,
+}
+
+impl World {
+    /// The world of a daemon that starts.
+    #[must_use]
+    pub fn new(foundation: Foundation) -> Arc<Self> {
+        let Foundation { config, catalog, accounts, root, boot_id, source, now_unix_ns } = foundation;
+        let identity =
+            Identity::new(Arc::clone(&catalog), Arc::clone(&accounts), Arc::clone(&root), config.mode, boot_id);
+        let protections = Protections::new(&config);
+        Arc::new(Self {
+            identity,
+            canary: Canary::default(),
+            protections,
+            root,
+            catalog,
+            accounts,
+            bundle: RwLock::new(Arc::new(source.bundle)),
+            source: Mutex::new((source.files, source.trust, now_unix_ns)),
+            inventory: Mutex::new(Vec::new()),
+            started_unix_ns: now_unix_ns,
+            problems: Mutex::new(source.problem.into_iter().collect()),
+            verifier: Mutex::new(None),
+            unpinned: std::sync::atomic::AtomicBool::new(false),
+            config,
+        })
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// User or system mode.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.config.mode
+    }
+
+    /// What went wrong without stopping the daemon, for people.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds to that; at most 32 are kept.
+    pub fn add_problem(&self, problem: String) {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        if problems.len() < 32 {
+            problems.push(problem);
+        }
+    }
+
+    /// The device's public key.
+    #[must_use]
+    pub fn verifier(&self) -> Option<VerifierKey> {
+        self.verifier.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets it, at the start.
+    pub fn set_verifier(&self, verifier: VerifierKey) {
+        *self.verifier.lock().unwrap_or_else(PoisonError::into_inner) = Some(verifier);
+    }
+
+    /// Whether a peer's process could not be pinned by a descriptor: the kernel is older than 6.5.
+    #[must_use]
+    pub fn peers_unpinned(&self) -> bool {
+        self.unpinned.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Notes whether this peer was pinned.
+    pub fn saw(&self, peer: &crate::sockets::Peer) {
+        if !peer.is_pinned() {
+            self.unpinned.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// The bundle that judges.
+    #[must_use]
+    pub fn bundle(&self) -> Arc<Bundle> {
+        Arc::clone(&self.bundle.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where that bundle comes from.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The bundle in force with other modes.
+    ///
+    /// # Errors
+    /// It does not load any more (an exception of it may have become malformed by time).
+    pub fn fresh_bundle(&self, modes: &Modes) -> Result<Bundle, String> {
+        let (files, _, _) = self.source();
+        let now_s = crate::clock::now().unix_ns / 1_000_000_000;
+        let mut bundle = Bundle::load(&files, now_s)
+            .map_err(|faults| faults.first().map(ToString::to_string).unwrap_or_default())?;
+        let of = modes.of(&bundle);
+        bundle.set_modes(&of).map_err(|unknown| unknown.to_string())?;
+        Ok(bundle)
+    }
+
+    /// From now on this bundle's zones are used in preparing; the guard was told before.
+    pub fn replace_bundle(
+        &self,
+        bundle: Arc<Bundle>,
+        files: BTreeMap<String, String>,
+        trust: Trust,
+        since_unix_ns: i64,
+    ) {
+        *self.bundle.write().unwrap_or_else(PoisonError::into_inner) = bundle;
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = (files, trust, since_unix_ns);
+    }
+
+    /// The last inventory.
+    #[must_use]
+    pub fn inventory(&self) -> Vec<AgentReport> {
+        self.inventory.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks at the machine again.
+    pub fn refresh_inventory(&self) -> Vec<AgentReport> {
+        let reports = self.root.scan(self.config.mode, &self.catalog);
+        for report in &reports {
+            self.identity.set_posture(
+                &report.kind,
+                report.account.uid,
+                crate::identity::Posture { approval_mode: report.approval.mode, managed: report.has_creel_hook() },
+            );
+        }
+        *self.inventory.lock().unwrap_or_else(PoisonError::into_inner) = reports.clone();
+        reports
+    }
+
+    /// The login name of an account.
+    #[must_use]
+    pub fn account_name(&self, uid: u32) -> String {
+        self.accounts.of(uid).name
+    }
+
+    /// Whether an account is in a group.
+    #[must_use]
+    pub fn is_member(&self, name: &str, group: &str) -> bool {
+        self.accounts.is_member(name, group)
+    }
+
+    /// Where a call takes place: the folder the agent claims (its own folder where it claims none), the account's home.
+    #[must_use]
+    pub fn place(&self, action: &Action, caller: &Caller) -> OwnedPlace {
+        let home = caller.account.home.clone();
+        let cwd = action.cwd.clone().or_else(|| caller.workspace.clone()).unwrap_or_else(|| "/".to_owned());
+        let variables = BTreeMap::from([
+            ("HOME".to_owned(), home.clone()),
+            ("PWD".to_owned(), cwd.clone()),
+            ("USER".to_owned(), caller.account.name.clone()),
+        ]);
+        OwnedPlace { cwd, home, user: caller.account.name.clone(), variables }
+    }
+
+    /// What the paths of an action mean now, as the agent's account sees them.
+    ///
+    /// # Errors
+    /// The root role does not answer (system mode); the action is denied.
+    pub fn look(&self, wanted: &Wanted, caller: &Caller) -> Result<Looked, String> {
+        if wanted.paths.is_empty() && wanted.digests.is_empty() {
+            return Ok(Looked::default());
+        }
+        let digests: BTreeSet<String> = wanted.digests.iter().cloned().collect();
+        let found = self.root.look(&wanted.paths, &digests, &caller.account)?;
+        let mut looked = Looked::default();
+        for (path, seen) in found {
+            if digests.contains(&path) {
+                let digest = match (&seen.digest, seen.exists) {
+                    (Some(digest), _) => FileDigest::Content(digest.clone()),
+                    (None, false) if seen.resolved.is_some() => FileDigest::Absent,
+                    (None, _) => FileDigest::Unknown,
+                };
+                looked.digests.insert(path.clone(), digest);
+            }
+            let resolution = match seen.resolved {
+                Some(resolved) => Resolution::Resolved(resolved),
+                None => Resolution::Failed("it cannot be followed to its end".to_owned()),
+            };
+            looked.paths.insert(path, resolution);
+        }
+        Ok(looked)
+    }
+}
