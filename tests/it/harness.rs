@@ -116,11 +116,34 @@ fn a_stage_takes_its_processes_with_it() {
             .find(|id| std::fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name == "sleep\n"))
     })
     .unwrap();
-    let mounts = format!("/proc/{left}/ns/mnt");
-    let theirs = std::fs::read_link(&mounts).unwrap();
+    let link = format!("/proc/{left}/ns/pid");
+    let theirs = std::fs::read_link(&link).unwrap();
     drop(stage);
-    // It is gone, or a zombie that nobody has waited for, or its number belongs to another: its mounts are not there.
-    assert!(std::fs::read_link(&mounts).ok() != Some(theirs));
+    // It is gone, or a zombie that nobody has waited for, or its number belongs to another: it is not there.
+    assert!(std::fs::read_link(&link).ok() != Some(theirs));
+}
+
+#[test]
+fn nothing_is_above_a_program_of_the_stage() {
+    let Some(stage) = Stage::without_programs() else { return };
+    let run = stage.run(Account::USER, "sh").arguments(["-c", "echo $PPID; sh -c 'echo $PPID'; echo $$"]);
+    let ended = run.finish(30).unwrap().well().unwrap();
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines[0], "0");
+    assert_eq!(lines[1], lines[2]);
+}
+
+#[test]
+fn a_program_can_be_killed_and_signals_come_back() {
+    let Some(stage) = Stage::without_programs() else { return };
+    let mut sleeping = stage.run(Account::ROOT, "sh").arguments(["-c", "echo here; exec sleep 600"]).start().unwrap();
+    sleeping.says("here", Deadline::seconds(30)).unwrap();
+    assert_eq!(sleeping.kill().unwrap().signal, Some(9));
+    let script = "trap 'echo bye; exit 3' TERM; echo here; while :; do sleep 0.05; done";
+    let mut polite = stage.run(Account::USER, "bash").arguments(["-c", script]).start().unwrap();
+    polite.says("here", Deadline::seconds(30)).unwrap();
+    let ended = polite.stop().unwrap();
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), "here\nbye\n"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::account::Account;
 use crate::await_it::{Deadline, until};
-use crate::stage::Stage;
+use crate::stage::{Stage, child_of};
 
 /// Bytes kept of each stream; what comes after is read and dropped.
 const STREAM_BYTES_MAX: usize = 16 << 20;
@@ -101,7 +101,7 @@ impl<'stage> Run<'stage> {
     /// The tools that enter the stage could not be started.
     pub fn start(self) -> Result<Running> {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--mount=/proc/{}/ns/mnt", self.stage.holder())).arg("--").arg("setpriv");
+        command.arg(format!("--target={}", self.stage.holder())).args(["--mount", "--pid", "--", "setpriv"]);
         if self.account.id != 0 {
             let id = self.account.id.to_string();
             command.args(["--reuid", &id, "--regid", &id]);
@@ -111,9 +111,11 @@ impl<'stage> Run<'stage> {
                 let groups: Vec<String> = self.account.groups.iter().map(u32::to_string).collect();
                 command.args(["--groups", &groups.join(",")]);
             }
+        } else {
+            // It has to do something: root as it is.
+            command.args(["--reuid", "0"]);
         }
-        // Should the test process die, so do its programs.
-        command.args(["--pdeathsig", "KILL", "--", "env", "-i"]).arg(format!("--chdir={}", self.folder));
+        command.args(["--", "env", "-i"]).arg(format!("--chdir={}", self.folder));
         for (key, value) in &self.environment {
             let mut pair = OsString::from(format!("{key}="));
             pair.push(value);
@@ -196,10 +198,11 @@ pub struct Running {
 }
 
 impl Running {
-    /// Its process id, which is also its process group's.
+    /// Its process id by the machine's numbers; the stage's own are others. `None` when it has ended.
     #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    pub fn id(&self) -> Option<u32> {
+        // Our child is the tool that entered the stage; the program is its only child.
+        child_of(self.child.id())
     }
 
     /// What it wrote to standard output so far.
@@ -228,11 +231,11 @@ impl Running {
     ///
     /// It has ended already.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
-        if !self.alive() {
-            bail!("{} has ended already", self.program);
-        }
-        let id = i32::try_from(self.child.id()).context("process id")?;
-        let id = Pid::from_raw(id).context("process id")?;
+        let id = until("the program to be there", Deadline::seconds(10), || {
+            self.id().or_else(|| (!self.alive()).then_some(0))
+        })?;
+        let id = i32::try_from(id).context("process id")?;
+        let id = Pid::from_raw(id).with_context(|| format!("{} has ended already", self.program))?;
         rustix::process::kill_process(id, signal).with_context(|| format!("signal {}", self.program))
     }
 
@@ -306,6 +309,7 @@ impl Running {
         if self.alive()
             && let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
         {
+            // The program and what it started in its group; the tool that entered the stage is of the same group.
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
             self.ended = self.child.wait().ok();
         }

@@ -1,8 +1,10 @@
 //! A machine of its own for one test: private mounts over the real one, accounts, programs and agents in place.
 //!
 //! Turns the machine into one that a test may break: `/etc`, `/usr`, `/var` and `/opt` are copied on write into memory;
-//! `/home`, `/root`, `/run` and `/tmp` begin empty; mounts of the machine below those do not shine through. Processes,
-//! network and kernel are the machine's own, as in production. It needs root and `unshare`, `nsenter`, `setpriv`.
+//! `/home`, `/root`, `/run` and `/tmp` begin empty; mounts of the machine below those do not shine through. Processes
+//! are numbered anew, so that nothing above the test (which an agent may have started) is above a program of the stage,
+//! and so that the kernel ends all of them with the first. Network and kernel are the machine's own. It needs root and
+//! `unshare`, `nsenter`, `setpriv`.
 //! A newcomer gets wrong: paths in a test are paths *inside*; [`Stage::outside`] says where the test process finds them.
 
 use std::fs;
@@ -12,11 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use crate::account::Account;
-use crate::await_it::{Deadline, until};
 use crate::run::Run;
 use crate::skip::skip;
 
@@ -24,7 +24,10 @@ use crate::skip::skip;
 #[derive(Debug)]
 pub struct Stage {
     folder: TempDir,
-    holder: Child,
+    /// `unshare`, which waits for the first process.
+    keeper: Child,
+    /// The stage's first process.
+    holder: u32,
 }
 
 impl Stage {
@@ -88,8 +91,9 @@ impl Stage {
         fs::write(path.join("passwd"), Account::passwd())?;
         fs::write(path.join("group"), Account::group())?;
 
-        let mut holder = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "--", "sh", "-c", include_str!("stage.sh"), "stage"])
+        let mut keeper = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+            .args(["bash", "-c", include_str!("stage.sh"), "stage"])
             .arg(path)
             .arg(programs.unwrap_or(Path::new("")))
             .arg(agents())
@@ -99,20 +103,21 @@ impl Stage {
             .spawn()
             .context("unshare")?;
         let mut line = String::new();
-        if let Some(stdout) = holder.stdout.take() {
+        if let Some(stdout) = keeper.stdout.take() {
             BufReader::new(stdout).read_line(&mut line).context("stage")?;
         }
         if line != "ready\n" {
-            drop(holder.stdin.take());
-            let output = holder.wait_with_output().context("stage")?;
+            drop(keeper.stdin.take());
+            let output = keeper.wait_with_output().context("stage")?;
             anyhow::bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        Ok(Self { folder, holder })
+        let holder = child_of(keeper.id()).context("the stage's first process")?;
+        Ok(Self { folder, keeper, holder })
     }
 
     /// The process that holds the mounts.
     pub(crate) fn holder(&self) -> u32 {
-        self.holder.id()
+        self.holder
     }
 
     /// A program to be run by `account`; a name is looked up in the usual folders.
@@ -178,36 +183,35 @@ impl Stage {
         self.outside(inside).symlink_metadata().is_ok()
     }
 
-    /// Processes on the stage beside its holder. They are known by their mount namespace, which nobody else has.
+    /// Processes on the stage beside its first, by the machine's numbers. They are known by their process namespace,
+    /// which nobody else has.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
-        let Ok(ours) = fs::read_link(format!("/proc/{}/ns/mnt", self.holder())) else { return Vec::new() };
+        let Ok(ours) = fs::read_link(format!("/proc/{}/ns/pid", self.holder)) else { return Vec::new() };
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
         entries
             .flatten()
             .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
-            .filter(|id| *id != self.holder())
-            .filter(|id| fs::read_link(format!("/proc/{id}/ns/mnt")).is_ok_and(|theirs| theirs == ours))
+            .filter(|id| *id != self.holder)
+            .filter(|id| fs::read_link(format!("/proc/{id}/ns/pid")).is_ok_and(|theirs| theirs == ours))
             .collect()
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let _ = until("the stage's processes to end", Deadline::seconds(10), || {
-            let left = self.processes();
-            for id in &left {
-                if let Some(id) = i32::try_from(*id).ok().and_then(Pid::from_raw) {
-                    let _ = rustix::process::kill_process(id, Signal::KILL);
-                }
-            }
-            left.is_empty().then_some(())
-        });
-        drop(self.holder.stdin.take());
-        let _ = self.holder.wait();
+        // The end of its input ends the first process, and the kernel ends all others with it.
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
         // The mounts went with their namespace; what is left is ordinary files.
         let _ = self.folder.path();
     }
+}
+
+/// The only child of a process of ours that has just one.
+pub(crate) fn child_of(id: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }
 
 /// The folder of the pinned agents.

@@ -1,4 +1,4 @@
-# Builds the stage in a private mount namespace, says so, and holds it until standard input closes.
+# Builds the stage in private mount and process namespaces, says so, and holds it until standard input closes.
 # Arguments: folder of the stage, folder of the programs, folder of the pinned agents; the last two may be empty.
 set -eu
 stage=$1 programs=$2 agents=$3
@@ -46,4 +46,5 @@ fi
 # Last, because the stage's own folder may be below it.
 mount --bind "$stage/tmp" /tmp
 echo ready
-exec cat >/dev/null
+# This shell is the stage's first process: it reaps whoever is left behind, and when it ends the kernel ends all others.
+while read -r _; do :; done
