@@ -142,8 +142,9 @@ pub(crate) fn answer(action: &Action, decision: &Decision) -> Answer {
             "reason": why,
             "hookSpecificOutput": {"hookEventName": action.event, "suppressOriginalPrompt": true},
         })),
-        // The error text cannot be replaced, and the words of the model are already on the screen: what is left is to
-        // end the run before the model goes on. A mere redaction of its words changes nothing any more.
+        // Here the error text cannot be replaced; the `PostToolUse` that 2.1.329 sends next can do it. Older versions may
+        // send none: ending the run is all that is left there. Words of the model are already on the screen, so a mere
+        // redaction of them changes nothing any more.
         "PostToolUseFailure" => end_run(&why),
         "Stop" | "SubagentStop" if decision.verdict != Verdict::Modify => end_run(&why),
         "PermissionRequest" => Answer::from(deny::print(&action.kind, "PermissionRequest", &why)),
@@ -186,7 +187,7 @@ fn post_tool_use(action: &Action, decision: &Decision, why: &str) -> Answer {
     {
         let answer = Answer::json(&json!({"hookSpecificOutput": {
             "hookEventName": "PostToolUse",
-            "updatedToolOutput": changed,
+            "updatedToolOutput": shaped(action, changed),
         }}));
         if answer.stdout.len() <= OUTPUT_BYTES_MAX {
             return answer;
@@ -195,9 +196,22 @@ fn post_tool_use(action: &Action, decision: &Decision, why: &str) -> Answer {
     let answer = Answer::json(&json!({
         "decision": "block",
         "reason": why,
-        "hookSpecificOutput": {"hookEventName": "PostToolUse", "updatedToolOutput": withheld(result, why)},
+        "hookSpecificOutput": {"hookEventName": "PostToolUse", "updatedToolOutput": shaped(action, withheld(result, why))},
     }));
     if answer.stdout.len() <= OUTPUT_BYTES_MAX { answer } else { end_run(why) }
+}
+
+/// A failed call is reported a second time at `PostToolUse` with its error as plain text, but replaced only by what the
+/// tool gives when it succeeds. Where we know that shape, the text goes into it; elsewhere the agent refuses our text
+/// and shows the model that refusal instead of the result, which holds as well.
+fn shaped(action: &Action, output: Value) -> Value {
+    let tool = action.call.as_ref().map_or("", |call| call.tool.as_str());
+    match output {
+        Value::String(text) if matches!(tool, "Bash" | "PowerShell") => {
+            json!({"stdout": text, "stderr": "", "interrupted": false, "isImage": false})
+        }
+        output => output,
+    }
 }
 
 /// The result with nothing left of what it told, in the shape that the agent accepts for this tool.

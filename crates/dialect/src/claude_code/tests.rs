@@ -141,6 +141,24 @@ fn a_result_is_replaced_in_its_own_shape() {
     check(&recorded("PostToolUse.mcp"), &redact("/0/text", "-"), replaced(json!([{"type": "text", "text": "-"}])));
 }
 
+/// A failed command comes as text and must go back as what a command gives.
+#[test]
+fn an_error_text_is_replaced_in_the_shape_of_a_success() {
+    let action = event(
+        "PostToolUse",
+        json!({"tool_name": "Bash", "tool_input": {}, "tool_response": "Error: Exit code 3\nkey"}),
+    );
+    let shape = |stdout: &str| json!({"stdout": stdout, "stderr": "", "interrupted": false, "isImage": false});
+    check(
+        &action,
+        &redact("", "Error: Exit code 3\n-"),
+        json!({"hookSpecificOutput": {"hookEventName": "PostToolUse", "updatedToolOutput": shape("Error: Exit code 3\n-")}}),
+    );
+    let denied = answer("claude-code", &action, &decide(Verdict::Deny));
+    let denied: Value = serde_json::from_slice(&denied.stdout).unwrap();
+    assert_eq!(denied["hookSpecificOutput"]["updatedToolOutput"], shape("no \"such\" thing"));
+}
+
 /// The shapes of the tools' results in 2.1.329.
 #[test]
 fn a_denied_result_tells_nothing_and_keeps_its_shape() {
