@@ -54,20 +54,21 @@ struct File {
 
 struct Table {
     calls: Vec<Call>,
-    owner: Vec<usize>,
+    /// The calls of each name, one per group of languages.
+    owner: Vec<Vec<usize>>,
     search: AhoCorasick,
 }
 
 #[expect(clippy::expect_used, reason = "built-in data; a test reads all of it")]
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let file: File = toml::from_str(SOURCE).expect("code data");
-    let (mut names, mut owner) = (Vec::new(), Vec::new());
+    let mut by_name: std::collections::BTreeMap<&str, Vec<usize>> = std::collections::BTreeMap::new();
     for (index, call) in file.call.iter().enumerate() {
         for name in &call.names {
-            names.push(name.clone());
-            owner.push(index);
+            by_name.entry(name).or_default().push(index);
         }
     }
+    let (names, owner): (Vec<&str>, Vec<Vec<usize>>) = by_name.into_iter().unzip();
     let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&names).expect("code names");
     Table { calls: file.call, owner, search }
 });
@@ -92,12 +93,13 @@ pub(crate) fn look(text: &str, language: &str) -> Report {
     let mut report = Report::default();
     let (mut decodes, mut runs, mut connects) = (false, false, false);
     for hit in table.search.find_iter(text).take(256) {
-        let Some(call) = table.owner.get(hit.pattern().as_usize()).and_then(|&index| table.calls.get(index)) else {
-            continue;
-        };
-        if !call.languages.is_empty() && !call.languages.iter().any(|l| l == language) {
-            continue;
-        }
+        let call = table.owner.get(hit.pattern().as_usize()).and_then(|calls| {
+            calls
+                .iter()
+                .filter_map(|&index| table.calls.get(index))
+                .find(|call| call.languages.is_empty() || call.languages.iter().any(|l| l == language))
+        });
+        let Some(call) = call else { continue };
         let name_is_word = text.as_bytes().get(hit.start()).is_some_and(u8::is_ascii_alphabetic);
         let before = text.as_bytes().get(hit.start().wrapping_sub(1)).copied().unwrap_or(b' ');
         if name_is_word && (before.is_ascii_alphanumeric() || before == b'_') {

@@ -505,3 +505,37 @@ pub(crate) fn is_secret_variable(name: &str) -> bool {
 pub(crate) fn examples() -> &'static [(String, Vec<String>, Vec<String>)] {
     &TABLE.examples
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use creel_model::CommandClass;
+
+    use crate::{Place, Shell, command};
+
+    /// The classes of an example, as a developer's machine would see it.
+    fn classes(text: &str) -> std::collections::BTreeSet<CommandClass> {
+        let variables = BTreeMap::new();
+        let place = Place { cwd: "/home/user/project", home: "/home/user", user: "user", variables: &variables };
+        command(text, Shell::Posix, &place).classes
+    }
+
+    #[test]
+    fn every_example_of_every_entry_holds() {
+        let mut wrong = Vec::new();
+        for (names, matches, not) in super::examples() {
+            for (list, expected) in [(matches, true), (not, false)] {
+                for example in list {
+                    let (text, class) = example.rsplit_once(" => ").expect("example => class");
+                    let class: CommandClass = class.parse().expect("a class");
+                    if classes(text).contains(&class) != expected {
+                        let (what, got) = (if expected { "misses" } else { "has" }, classes(text));
+                        wrong.push(format!("{:.20}: `{text}` {what} {class}: {got:?}", names));
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    }
+}

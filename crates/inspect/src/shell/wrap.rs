@@ -61,6 +61,14 @@ impl Walker<'_> {
             "parallel" => return Some(self.parallel(rest, split, stdin)),
             "ssh" => return Some(self.ssh(entry, program, rest, split, stdin)),
             "inside" => return self.inside(program, rest, split, stdin, piped),
+            "session" => {
+                let starts = ["new*", "split*", "send*", "respawn*", "run*", "if*", "pipe*", "set-hook", "popup"];
+                if split.positional.first().is_some_and(|(p, _)| starts.iter().any(|s| crate::path::glob(s, p))) {
+                    let inner: Vec<Arg> =
+                        split.positional.iter().skip(1).filter_map(|(_, index)| rest.get(*index).cloned()).collect();
+                    return Some(self.join_and_run(&inner, stdin));
+                }
+            }
             "stdin-text" => {
                 if piped {
                     return Some(self.run_text(stdin, &Flow::default()));
