@@ -213,6 +213,8 @@ fn quoted(word: &str) -> String {
 const fn deadline_ms(event: &Event) -> u32 {
     match event.name.as_bytes() {
         b"SessionEnd" => 1_000,
+        // Codex cuts the time of this event at three seconds, with a warning at every start.
+        b"Interrupt" => 2_000,
         _ if event.blocking => DEADLINE_MS,
         _ => 5_000,
     }
@@ -221,6 +223,7 @@ const fn deadline_ms(event: &Event) -> u32 {
 const fn timeout_seconds(event: &Event) -> u32 {
     match event.name.as_bytes() {
         b"SessionEnd" => 2,
+        b"Interrupt" => 3,
         _ if event.blocking => TIMEOUT_SECONDS,
         _ => 10,
     }

@@ -309,6 +309,52 @@ mod tests {
         assert!(matches!(parse(kind, "PreToolUse", b"[]"), Err(Malformed::WrongType { .. })));
     }
 
+    /// Every recorded event, cut and flipped ten thousand times: an answer or a reason, never a panic.
+    #[test]
+    fn damaged_events_never_panic() {
+        let mut state = 0x2545_f491_4f6c_dd1du64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % u64::try_from(below.max(1)).unwrap()).unwrap()
+        };
+        let mut decision =
+            creel_model::Decision { verdict: creel_model::Verdict::Modify, ..creel_model::Decision::allow() };
+        for kind in kinds::ALL {
+            let folder = format!("{}/testdata/{kind}", env!("CARGO_MANIFEST_DIR"));
+            let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+            files.sort();
+            for file in files {
+                let event = file.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_owned();
+                let whole = std::fs::read(&file).unwrap();
+                for _ in 0..300 {
+                    let mut damaged = whole.clone();
+                    for _ in 0..=random(3) {
+                        let at = random(damaged.len());
+                        match random(3) {
+                            0 => damaged[at] = u8::try_from(random(256)).unwrap(),
+                            1 => drop(damaged.remove(at)),
+                            _ => damaged.insert(at, b"{}[]\",:\\0e-"[random(12)]),
+                        }
+                    }
+                    match parse(kind, &event, &damaged) {
+                        Ok(action) => {
+                            let pointers = action.contents.iter().map(|content| creel_model::Modification {
+                                pointer: content.pointer.clone(),
+                                text: "x".to_owned(),
+                                replaced: 1,
+                            });
+                            decision.modifications = pointers.collect();
+                            let _ = (crate::tools::parts(&action, "/home/u"), crate::answer(kind, &action, &decision));
+                        }
+                        Err(malformed) => drop(crate::deny_malformed(kind, &event, &malformed)),
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn mcp_names_split_by_the_stated_server() {
         let split = |tool: &str, stated: Option<Value>| mcp_name(tool, stated.as_ref());

@@ -10,6 +10,8 @@ use crate::tools::{Part, Place, Shell, own_tool, prompt, text};
 /// Tools that only change what the agent itself plans, shows or waits for.
 const HARMLESS: &[&str] = &[
     "close_agent",
+    "create_goal",
+    "get_goal",
     "list_agents",
     "list_mcp_resource_templates",
     "list_mcp_resources",
@@ -17,6 +19,7 @@ const HARMLESS: &[&str] = &[
     "request_user_input",
     "resume_agent",
     "tool_search",
+    "update_goal",
     "update_plan",
     "wait",
     "wait_agent",
