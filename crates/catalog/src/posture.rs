@@ -520,3 +520,6 @@ pub fn newest_first(mut installed: Vec<Installation>) -> Vec<Installation> {
     installed.dedup();
     installed
 }
+
+#[cfg(test)]
+mod tests;

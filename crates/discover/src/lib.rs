@@ -13,6 +13,7 @@ pub mod look;
 pub mod process;
 pub mod projects;
 pub mod read;
+pub mod root;
 pub mod scan;
 
 pub use accounts::{accounts, as_account, own};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use creel_catalog::document::Document;
 use creel_catalog::posture::newest_first;
-use creel_catalog::{AgentReport, Catalog, Facts, Format, Installation, ProcessFacts, posture};
+use creel_catalog::{AgentReport, Catalog, Facts, Format, Installation, ProcessFacts, Scope, posture};
 use creel_model::Account;
 
 use crate::accounts::as_account;
@@ -90,9 +90,11 @@ pub fn judge(
             instructions: &pieces.instructions,
             skills: &pieces.skills,
         };
-        // A shared installation or a machine-wide file is no agent of every account: something of the account's own
-        // has to be there, unless it is the only sign at all.
-        let signs = !own.is_empty() || !installed.is_empty() || !pieces.files.is_empty();
+        // An administrator's file alone makes no agent of an account that has none.
+        let own_file = |file: &creel_catalog::ConfigFile| {
+            kind.place(&file.place).is_some_and(|place| !matches!(place.scope, Scope::Managed | Scope::System))
+        };
+        let signs = !own.is_empty() || !installed.is_empty() || pieces.files.iter().any(own_file);
         if signs {
             reports.push(posture(kind, &facts));
         }
