@@ -90,7 +90,7 @@ impl Desk {
         let submission = Submission { ticket, prepared, received, wait_ns_max };
         let output = self.step(&mut inner, Input::Action(Box::new(submission)));
         match output {
-            Err(decision) => decision,
+            Err(decision) => *decision,
             Ok(output) => match output.answer {
                 Some(Answer::Final(decision)) => decision,
                 Some(Answer::Pending { deadline_boot_ns, .. }) => {
@@ -122,7 +122,7 @@ impl Desk {
                     match self.step(&mut inner, input) {
                         Err(decision) => {
                             inner.held.remove(&ticket);
-                            return decision;
+                            return *decision;
                         }
                         Ok(Output { answer: Some(Answer::Final(decision)), .. }) => {
                             inner.held.remove(&ticket);
@@ -146,7 +146,7 @@ impl Desk {
                 let ticked = self.step(&mut inner, Input::Tick);
                 if let Err(decision) = ticked {
                     inner.held.remove(&ticket);
-                    return decision;
+                    return *decision;
                 }
                 return match inner.held.remove(&ticket) {
                     Some(Held::Decided(decision)) => decision,
@@ -183,7 +183,7 @@ impl Desk {
         match self.step(&mut inner, input) {
             Ok(Output { answer: Some(Answer::Final(decision)), .. }) => decision,
             Ok(_) => stopped("the guard gave no answer"),
-            Err(decision) => decision,
+            Err(decision) => *decision,
         }
     }
 
@@ -253,7 +253,7 @@ impl Desk {
 
     /// One step of the guard, its records appended, its releases handed on. An error is the deny that replaces every
     /// answer when the records could not be written.
-    fn step(&self, inner: &mut Inner, input: Input) -> Result<Output, Decision> {
+    fn step(&self, inner: &mut Inner, input: Input) -> Result<Output, Box<Decision>> {
         let output = inner.guard.step(input, clock::now());
         let Inner { guard, journal, held, records_lost, questions_seen, .. } = inner;
         let mut failed = None;
@@ -295,7 +295,7 @@ impl Desk {
             self.live.send(LiveEvent::Alert(alert.clone()));
         }
         match failed {
-            Some(why) => Err(stopped(&format!("the record cannot be written: {why}"))),
+            Some(why) => Err(Box::new(stopped(&format!("the record cannot be written: {why}")))),
             None => Ok(output),
         }
     }

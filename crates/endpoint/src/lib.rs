@@ -6,28 +6,28 @@
 //! async runtime. The one fact a newcomer gets wrong: nothing here decides. Each module translates facts into an input
 //! of the guard and its output into an answer.
 
-mod accounts;
-mod budget;
-mod bundles;
-mod canary;
-mod clock;
+pub mod accounts;
+pub mod budget;
+pub mod bundles;
+pub mod canary;
+pub mod clock;
 pub mod config;
-mod connections;
-mod control_server;
+pub mod connections;
+pub mod control_server;
 pub mod daemon;
-mod desk;
-mod hook_server;
-mod identity;
-mod live;
+pub mod desk;
+pub mod hook_server;
+pub mod identity;
+pub mod live;
 pub mod offline;
-mod policy_views;
-mod protection;
-mod reports;
+pub mod policy_views;
+pub mod protection;
+pub mod reports;
 pub mod root;
 pub mod signals;
-mod sockets;
-mod streams;
-mod world;
+pub mod sockets;
+pub mod streams;
+pub mod world;
 
 /// The home folder of this account by the system's user database, never by the environment.
 #[must_use]

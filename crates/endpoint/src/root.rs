@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use creel_catalog::{AgentReport, Catalog, ProcessFacts};
 use creel_discover::look::{self, Looked};
 use creel_discover::root::{self as door, Answer, Policy, Request};
-use creel_discover::{accounts, process, scan};
+use creel_discover::{accounts, process, scan::judge, scan::scan};
 use creel_model::{Account, Mode};
 
 use crate::config::Config;
@@ -147,25 +147,29 @@ impl Root {
     #[must_use]
     pub fn scan(&self, mode: Mode, catalog: &Catalog) -> Vec<AgentReport> {
         if mode == Mode::User {
-            return scan::scan(Path::new("/"), &[accounts::own()], catalog, &mut |_| {});
+            let own = [accounts::own()];
+            return scan(Path::new("/"), &own, catalog, &mut |_| {});
         }
         let Ok(Answer::Accounts(accounts)) = self.ask(&Request::Accounts) else { return Vec::new() };
         let Ok(Answer::Agents(processes)) = self.ask(&Request::AgentProcesses) else { return Vec::new() };
         let mut reports = Vec::new();
         for account in accounts {
             if let Ok(Answer::Collected(collected)) = self.ask(&Request::Collect { account: account.uid }) {
-                reports.extend(scan::judge(&collected, &account, catalog, &processes));
+                reports.extend(judge(&collected, &account, catalog, &processes));
             }
         }
         reports
     }
 }
 
+/// What was found, by path.
+type Found = BTreeMap<String, Looked>;
+
 /// One look may be about [`look::PATHS_MAX`] paths only; a longer list is asked in pieces.
 fn all(
     paths: &[String],
     digests: &BTreeSet<String>,
-    look: &mut dyn FnMut(&[String], &BTreeSet<String>) -> Result<BTreeMap<String, Looked>, String>,
+    look: &mut dyn FnMut(&[String], &BTreeSet<String>) -> Result<Found, String>,
 ) -> Result<BTreeMap<String, Looked>, String> {
     let unique: BTreeSet<&String> = paths.iter().chain(digests).collect();
     let unique: Vec<String> = unique.into_iter().cloned().collect();

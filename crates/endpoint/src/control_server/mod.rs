@@ -33,13 +33,16 @@ const CONNECTIONS: usize = 128;
 /// How long a person's program may take to send a request or take an answer.
 const TRANSFER: Duration = Duration::from_secs(30);
 
+/// Stops the daemon for a reason; returns the journal's number of records and its last checkpoint.
+pub type Shutdown = Box<dyn Fn(&str) -> (u64, String) + Send + Sync>;
+
 /// Serves people's commands.
 pub struct ControlServer {
     pub(crate) desk: Arc<Desk>,
     pub(crate) world: Arc<World>,
     pub(crate) live: Arc<Broadcast>,
     pub(crate) codes: Mutex<Codes>,
-    pub(crate) shutdown: Box<dyn Fn(&str) -> (u64, String) + Send + Sync>,
+    pub(crate) shutdown: Shutdown,
     connections: Arc<Places<u32>>,
 }
 
@@ -87,12 +90,7 @@ impl From<FrameError> for Ended {
 impl ControlServer {
     /// A server; `shutdown` stops the daemon and returns the journal's size and last checkpoint.
     #[must_use]
-    pub fn new(
-        desk: Arc<Desk>,
-        world: Arc<World>,
-        live: Arc<Broadcast>,
-        shutdown: Box<dyn Fn(&str) -> (u64, String) + Send + Sync>,
-    ) -> Arc<Self> {
+    pub fn new(desk: Arc<Desk>, world: Arc<World>, live: Arc<Broadcast>, shutdown: Shutdown) -> Arc<Self> {
         let connections = Places::new(CONNECTIONS_PER_ACCOUNT, CONNECTIONS);
         Arc::new(Self { desk, world, live, codes: Mutex::new(Codes::default()), shutdown, connections })
     }

@@ -109,15 +109,12 @@ impl ControlServer {
                     LiveEvent::Stopping => stopping = true,
                 }
             }
-            while records {
-                match reader.next_record() {
-                    Ok(Some(stored)) => {
-                        if asker.sees_only().is_none_or(|owner| stored.envelope.owner == owner) {
-                            out(&Answer::Live(Live::Record(Box::new(record_view(&stored)))))?;
-                        }
-                        changed = true;
+            if records {
+                changed = true;
+                while let Ok(Some(stored)) = reader.next_record() {
+                    if asker.sees_only().is_none_or(|owner| stored.envelope.owner == owner) {
+                        out(&Answer::Live(Live::Record(Box::new(record_view(&stored)))))?;
                     }
-                    Ok(None) | Err(_) => break,
                 }
             }
             let now = clock::now().boot_ns;
@@ -142,15 +139,10 @@ impl ControlServer {
         let folder = self.world.config().state.join("journal");
         let state = self.desk.look(|_, journal| journal.state());
         let anchored = state.anchors.iter().find(|anchor| anchor.anchored.is_some() && anchor.absent.is_none());
-        let bytes = std::fs::read_dir(&folder)
-            .map(|entries| {
-                entries.filter_map(Result::ok).filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
-            })
-            .unwrap_or(0);
         JournalView {
             folder: folder.display().to_string(),
             records: state.records,
-            bytes,
+            bytes: bytes_below(&folder, 0),
             checkpoint_records: state.signed,
             verifier_key: self.world.verifier().map(|key| key.to_string()).unwrap_or_default(),
             anchor: anchored.map(|anchor| anchor.target.clone()),
@@ -368,4 +360,17 @@ impl ControlServer {
             (false, _) => (Governed::Partly, "its hook was not proved since creel started".to_owned()),
         }
     }
+}
+
+/// Bytes of the files below a folder of ours; at most four levels.
+fn bytes_below(folder: &std::path::Path, depth: u8) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() && depth < 4 => bytes_below(&entry.path(), depth + 1),
+            Ok(metadata) if metadata.is_file() => metadata.len(),
+            _ => 0,
+        })
+        .sum()
 }
