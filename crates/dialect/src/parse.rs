@@ -335,7 +335,7 @@ mod tests {
                         match random(3) {
                             0 => damaged[at] = u8::try_from(random(256)).unwrap(),
                             1 => drop(damaged.remove(at)),
-                            _ => damaged.insert(at, b"{}[]\",:\\0e-"[random(12)]),
+                            _ => damaged.insert(at, b"{}[]\",:\\0e-"[random(11)]),
                         }
                     }
                     match parse(kind, &event, &damaged) {
