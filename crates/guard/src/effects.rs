@@ -122,7 +122,7 @@ fn canonical_input(input: &Value) -> String {
     match input {
         Value::Object(map) => {
             let fields: BTreeMap<&String, &Value> =
-                map.iter().filter(|(key, _)| !IDLE_FIELDS.contains(&key.as_str())).collect();
+                map.iter().filter(|(key, value)| !value.is_null() && !IDLE_FIELDS.contains(&key.as_str())).collect();
             for (key, value) in fields {
                 let _ = write!(out, "{key:?}=");
                 canonical(value, &mut out);
