@@ -278,6 +278,8 @@ impl Loader {
         faults: &mut Faults,
     ) {
         let text = files.get(manifest::FILE).map_or("", String::as_str);
+        // A base's tables hold for the base alone: what a layer adds may rightly make some of its cases stricter.
+        self.cases.clear();
         self.join_defaults(index, manifest, text, faults);
         if let Some(zones) = files.get(zones::FILE) {
             let delegated = (index > 0).then_some(&self.delegated_zones);
@@ -311,10 +313,6 @@ impl Loader {
         for (file, text) in files.iter().filter(|(file, _)| file.starts_with("tests/") && is_kind(file, ".toml")) {
             let known = |id: &str| rules::RESERVED.contains(&id) || self.rules.iter().any(|rule| rule.info.id == id);
             let cases = tables::read(file, text, &known, faults);
-            // A base's tables hold for the base; what a layer adds may rightly make some of its cases stricter.
-            if index == 0 {
-                self.cases = Vec::new();
-            }
             self.cases.extend(cases);
         }
         if index > 0 {

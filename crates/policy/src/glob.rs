@@ -91,8 +91,9 @@ impl Pattern {
                     continue;
                 }
                 Some(segment) => {
+                    // A bare wildcard in the path could be any name; below a `**` that would be every name everywhere.
                     if let Some(name) = path.get(in_path)
-                        && segment.fits(name, guarded)
+                        && segment.fits(name, guarded && !(back.is_some() && is_bare(name)))
                     {
                         at += 1;
                         in_path += 1;
@@ -132,8 +133,10 @@ impl Segment {
             Segment::AnyDepth => true,
             Segment::Literal(text) => text == name || (guarded && is_glob(name) && could_expand_to(name, text)),
             Segment::Wild(pattern) => {
+                let front = literal_front(pattern);
+                // Two wildcards that have nothing literal in common say nothing about each other.
                 wild(pattern.as_bytes(), name.as_bytes())
-                    || (guarded && is_glob(name) && could_expand_to(name, literal_front(pattern)))
+                    || (guarded && !front.is_empty() && is_glob(name) && could_expand_to(name, front))
             }
         }
     }
@@ -150,26 +153,29 @@ pub(crate) fn is_glob(name: &str) -> bool {
     name.contains(['*', '?', '[', '{', '$', '`'])
 }
 
+/// Whether a segment is nothing but wildcards.
+fn is_bare(name: &str) -> bool {
+    name.bytes().all(|byte| matches!(byte, b'*' | b'?'))
+}
+
 fn literal_front(text: &str) -> &str {
     text.split(['*', '?', '[', '{', '$', '`']).next().unwrap_or("")
 }
 
-/// Whether a shell pattern could stand for a name, judged by its literal beginning; a leading wildcard does not stand
-/// for a leading dot, an expansion stands for anything.
+/// Whether a shell pattern could stand for a name, judged by its literal beginning. A leading wildcard does not stand
+/// for a leading dot, as in a shell. A bare variable could stand for anything; it is not taken to be every guarded
+/// name at once, because then no command with a variable would pass: rules see it as `dynamic`.
 fn could_expand_to(pattern: &str, name: &str) -> bool {
     let front = literal_front(pattern);
-    if front.is_empty() && name.starts_with('.') && pattern.starts_with(['*', '?', '[']) {
-        return false;
+    if !front.is_empty() {
+        return name.starts_with(front);
     }
-    if front.is_empty() && pattern.starts_with(['*', '?']) && wild_ascii(pattern) {
-        return wild(pattern.as_bytes(), name.as_bytes());
+    match pattern.as_bytes().first() {
+        Some(b'*' | b'?' | b'[') if name.starts_with('.') => false,
+        Some(b'*' | b'?') if !pattern.contains(['[', '{', '$', '`']) => wild(pattern.as_bytes(), name.as_bytes()),
+        Some(b'$' | b'`') => false,
+        _ => true,
     }
-    name.starts_with(front) || front.starts_with(name) && !name.is_empty() && name.len() < front.len() && is_glob(name)
-}
-
-/// Whether a shell pattern uses nothing but `*` and `?`.
-fn wild_ascii(pattern: &str) -> bool {
-    !pattern.contains(['[', '{', '$', '`'])
 }
 
 /// `*` and `?` inside one segment.
@@ -254,7 +260,8 @@ mod tests {
         assert!(!pattern.matches(&["*", "id_rsa"], true), "a star does not stand for a leading dot");
         assert!(!pattern.matches(&["src", "*.rs"], true));
         assert!(!pattern.matches(&[".ss*", "id_rsa"], false));
-        assert!(pattern.matches(&["$DIR", "id_rsa"], true));
+        assert!(pattern.matches(&[".ss$H", "id_rsa"], true));
+        assert!(!pattern.matches(&["$DIR", "id_rsa"], true), "a bare variable is not every name at once");
     }
 
     #[test]

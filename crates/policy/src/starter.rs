@@ -11,6 +11,12 @@ const FILES: &[(&str, &str)] = &[
     ("rules/40-commands.cedar", include_str!("../../../policies/starter/rules/40-commands.cedar")),
     ("rules/50-creel.cedar", include_str!("../../../policies/starter/rules/50-creel.cedar")),
     ("rules/60-labels.cedar", include_str!("../../../policies/starter/rules/60-labels.cedar")),
+    ("tests/10-destruction.toml", include_str!("../../../policies/starter/tests/10-destruction.toml")),
+    ("tests/20-credentials.toml", include_str!("../../../policies/starter/tests/20-credentials.toml")),
+    ("tests/30-persistence.toml", include_str!("../../../policies/starter/tests/30-persistence.toml")),
+    ("tests/40-commands.toml", include_str!("../../../policies/starter/tests/40-commands.toml")),
+    ("tests/50-creel.toml", include_str!("../../../policies/starter/tests/50-creel.toml")),
+    ("tests/60-labels.toml", include_str!("../../../policies/starter/tests/60-labels.toml")),
     ("zones.toml", include_str!("../../../policies/starter/zones.toml")),
 ];
 

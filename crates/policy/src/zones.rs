@@ -369,8 +369,10 @@ impl<'a> View<'a> {
             start.and_then(|start| self.segments.get(start..)).is_some_and(|rest| pattern.matches(rest, doubt))
         };
         if self.unknown_base {
-            // Any suffix may be what follows the anchor; an open zone is never entered on a guess.
+            // Any suffix may be what follows the anchor. An open zone is never entered on a guess, and neither is one
+            // that is only what others leave over.
             return guarded
+                && anybody
                 && match pattern.anchor {
                     Anchor::Anywhere => pattern.matches(&self.segments, doubt),
                     Anchor::Home | Anchor::Workspace => (0..self.segments.len().min(64)).any(|start| from(Some(start))),
