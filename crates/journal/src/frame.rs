@@ -184,7 +184,8 @@ impl Scanner {
             return Ok(Step::End);
         }
         let Some(header) = header.first_chunk::<HEADER>().copied() else { return Ok(Step::End) };
-        let word = |at: usize| header.get(at..).and_then(|rest| rest.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
+        let word =
+            |at: usize| header.get(at..).and_then(|rest| rest.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
         let (Some(envelope), Some(detail), Some(flags)) = (word(4), word(8), word(12)) else {
             return Ok(Step::Bad("not a frame"));
         };

@@ -12,6 +12,8 @@
 //! copy of; segments are never deleted yet; whoever holds the device key can rewrite what no anchor covers.
 
 pub mod anchor;
+#[cfg(test)]
+mod crash;
 mod envelope;
 mod erase;
 mod frame;

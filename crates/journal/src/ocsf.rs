@@ -117,8 +117,12 @@ fn actor(stored: &Stored) -> Value {
 
 fn api(stored: &Stored) -> Value {
     let envelope = &stored.envelope;
-    let operation =
-        envelope.tool.as_deref().or(envelope.code.as_deref()).or(envelope.event.as_deref()).unwrap_or(envelope.kind.as_str());
+    let operation = envelope
+        .tool
+        .as_deref()
+        .or(envelope.code.as_deref())
+        .or(envelope.event.as_deref())
+        .unwrap_or(envelope.kind.as_str());
     let service = envelope.subject.as_ref().map_or("creel", |subject| subject.kind.as_str());
     json!({ "operation": operation, "service": { "name": service }, "request": { "uid": envelope.action_id } })
 }

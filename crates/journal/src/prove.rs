@@ -41,11 +41,7 @@ pub fn prove(folder: &Path, key: &VerifierKey, sequence: u64) -> Result<Inclusio
     prove_in(&Folder::at(folder), key, sequence)
 }
 
-pub(crate) fn prove_in(
-    storage: &dyn Storage,
-    key: &VerifierKey,
-    sequence: u64,
-) -> Result<InclusionProof, ProveError> {
+pub(crate) fn prove_in(storage: &dyn Storage, key: &VerifierKey, sequence: u64) -> Result<InclusionProof, ProveError> {
     let note = read_small(storage, CHECKPOINT, NOTE_BYTES_MAX).map_err(ProveError::Io)?;
     let note = note.and_then(|note| String::from_utf8(note).ok()).ok_or(ProveError::NoCheckpoint)?;
     let head = Checkpoint::open(&note, key).map_err(ProveError::Checkpoint)?;
@@ -78,7 +74,9 @@ impl Nodes for Tiles<'_> {
         // The partial tile of a head disappears when the next head is published; the full one holds its hashes too.
         let bytes = match bytes {
             Some(bytes) => bytes,
-            None => read_small(self.storage, &tile::path(place.level, place.number, None), tile::BYTES as u64).ok()??,
+            None => {
+                read_small(self.storage, &tile::path(place.level, place.number, None), tile::BYTES as u64).ok()??
+            }
         };
         tile::node(&place, &bytes)
     }

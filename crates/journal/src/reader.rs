@@ -194,11 +194,13 @@ impl Reader {
                 Step::Bad(why) => why.to_owned(),
             };
             match segments(&*self.storage)?.into_iter().find(|name| *name > first) {
+                // What was read ahead may be older than this call, so only a second look is an answer.
+                None if looked_again => return Ok(None),
                 None => {
+                    looked_again = true;
                     if let Some((_, scanner, _)) = &mut self.current {
                         scanner.refresh()?;
                     }
-                    return Ok(None);
                 }
                 // Everything of this segment has been read.
                 Some(following) if following == sequence => self.current = None,
@@ -250,11 +252,7 @@ enum Taken {
     Damaged(&'static str),
 }
 
-fn take(
-    frame: &Frame<'_>,
-    sequence: u64,
-    keep: &mut dyn FnMut(u64, &Envelope) -> bool,
-) -> Result<Taken, ReadError> {
+fn take(frame: &Frame<'_>, sequence: u64, keep: &mut dyn FnMut(u64, &Envelope) -> bool) -> Result<Taken, ReadError> {
     let not_understood = |why: String| ReadError::NotUnderstood { sequence, why };
     let state = match frame.check(sequence) {
         Ok((_, state)) => state,

@@ -104,7 +104,7 @@ impl Shared {
         options: Options,
         tree: Tree,
         disk: Option<Arc<dyn Disk>>,
-        files: (Option<Arc<dyn Disk>>, Option<Arc<dyn Disk>>),
+        reserve: Option<Arc<dyn Disk>>,
         published: (u64, String),
     ) -> Self {
         let anchors = options
@@ -124,8 +124,8 @@ impl Shared {
             publish_done: 0,
             published: published.0,
             note: published.1,
-            spare: files.0,
-            reserve: files.1,
+            spare: None,
+            reserve,
             preparing: false,
             sleeping: false,
             stop: false,
@@ -253,9 +253,7 @@ impl Shared {
             }
             core.sleeping = !dirty;
             core = match next {
-                Some(next) => {
-                    self.wake.wait_timeout(core, next - now).unwrap_or_else(PoisonError::into_inner).0
-                }
+                Some(next) => self.wake.wait_timeout(core, next - now).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.wake.wait(core).unwrap_or_else(PoisonError::into_inner),
             };
             core.sleeping = false;
@@ -339,8 +337,7 @@ impl Shared {
         if due || anchor_now {
             publisher.anchored = Some(Instant::now());
             let origin = self.options.key.name();
-            let results: Vec<_> =
-                self.options.anchors.iter().map(|target| target.send(&note, origin, size)).collect();
+            let results: Vec<_> = self.options.anchors.iter().map(|target| target.send(&note, origin, size)).collect();
             let mut core = self.lock();
             for (state, result) in core.anchors.iter_mut().zip(results) {
                 match result {

@@ -294,7 +294,9 @@ impl<'a> Pass<'a> {
                 let named = self.tile_difference.filter(|sequence| (good_until..size).contains(sequence));
                 let why = match named {
                     Some(_) => format!("it is not the record that {who} covers"),
-                    None => format!("a record from {good_until} to {} is not what {who} covers", size.saturating_sub(1)),
+                    None => {
+                        format!("a record from {good_until} to {} is not what {who} covers", size.saturating_sub(1))
+                    }
                 };
                 self.broken::<()>(named.unwrap_or(good_until), why);
             }
@@ -306,7 +308,8 @@ impl<'a> Pass<'a> {
         if self.broken.is_none()
             && let Some((size, claimed)) = claims.range(records + 1..).next()
         {
-            let who = if claimed.iter().any(|(_, anchor)| anchor.is_none()) { "the signed checkpoint" } else { "an anchor" };
+            let who =
+                if claimed.iter().any(|(_, anchor)| anchor.is_none()) { "the signed checkpoint" } else { "an anchor" };
             self.broken::<()>(records, format!("{who} covers {size} records, only {records} are there"));
         }
         if let Some(sequence) = self.unexplained() {
@@ -316,9 +319,7 @@ impl<'a> Pass<'a> {
             (Some((first_bad, why)), _) => Verdict::Broken { first_bad, why },
             (None, None) => Verdict::SelfConsistentOnly,
             (None, Some((0, _))) => Verdict::Intact,
-            (None, Some((records, anchor))) => {
-                Verdict::IntactSince { records: *records, when: anchor.when.clone() }
-            }
+            (None, Some((records, anchor))) => Verdict::IntactSince { records: *records, when: anchor.when.clone() },
         };
         Verification {
             verdict,

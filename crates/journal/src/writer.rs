@@ -163,25 +163,19 @@ impl Journal {
         };
         let reserve = storage.create(RESERVE, options.reserve_bytes).ok();
         let sequence = tree.size();
-        let shared =
-            Arc::new(Shared::new(storage, options, tree, disk.clone(), (None, reserve), (signed, note)));
+        let shared = Arc::new(Shared::new(storage, options, tree, disk.clone(), reserve, (signed, note)));
         let thread = std::thread::Builder::new().name("journal-sync".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || shared.run()
         })?;
         let thread = Some(thread);
-        let journal =
-            Self { shared, thread, disk, offset, length, in_reserve: false, sequence, loss, _lock: lock };
+        let journal = Self { shared, thread, disk, offset, length, in_reserve: false, sequence, loss, _lock: lock };
         Ok((journal, recovered))
     }
 
     /// Writes a record. `snapshot` is called when a new segment begins; its bytes come back from the next
     /// [`Journal::open`] with the records after it, so it must give the state *before* this record.
-    pub fn append(
-        &mut self,
-        record: &Record,
-        snapshot: &mut dyn FnMut() -> Vec<u8>,
-    ) -> Result<Appended, AppendError> {
+    pub fn append(&mut self, record: &Record, snapshot: &mut dyn FnMut() -> Vec<u8>) -> Result<Appended, AppendError> {
         let detail = serde_json::to_vec(&record.detail).map_err(|_| AppendError::Unwritable)?;
         self.put(&record.envelope, &detail, None, snapshot)
     }
@@ -262,9 +256,9 @@ impl Journal {
         if detail.len() > DETAIL_BYTES_MAX {
             return Err(AppendError::TooLong { part: "detail", bytes: detail.len(), bytes_max: DETAIL_BYTES_MAX });
         }
-        let written = self.put_gap(envelope, snapshot).and_then(|()| {
-            self.write(envelope, detail, &Extra { erasure, gap: None }, snapshot)
-        });
+        let written = self
+            .put_gap(envelope, snapshot)
+            .and_then(|()| self.write(envelope, detail, &Extra { erasure, gap: None }, snapshot));
         if let Err(AppendError::Full { .. }) = written {
             let lost = self.loss.count(envelope.at.unix_ns);
             return Err(AppendError::Full { lost });
@@ -358,12 +352,20 @@ impl Journal {
         match begun {
             Ok(Some(length)) => self.length = length,
             Ok(None) => {
-                if reserve { core.reserve = Some(disk) } else { core.spare = Some(disk) }
+                if reserve {
+                    core.reserve = Some(disk)
+                } else {
+                    core.spare = Some(disk)
+                }
                 let bytes_max = usize::try_from(shared.options.segment_bytes).unwrap_or(usize::MAX);
                 return Err(AppendError::TooLong { part: "snapshot", bytes: start.len(), bytes_max });
             }
             Err(error) if no_room(&error) => {
-                if reserve { core.reserve = Some(disk) } else { core.spare = Some(disk) }
+                if reserve {
+                    core.reserve = Some(disk)
+                } else {
+                    core.spare = Some(disk)
+                }
                 return Err(AppendError::Full { lost: 0 });
             }
             Err(error) => {
