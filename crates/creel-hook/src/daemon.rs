@@ -46,7 +46,8 @@ pub(crate) fn ask(
         match exchange(&stream, &head, payload, deadline) {
             Ok(answer) => return Ok(answer),
             Err(Broken::Doubt(why)) => return Err(why),
-            Err(Broken::Lost) => {}
+            // A restarting daemon, or one that closes what is beyond its bounds: both pass in a moment.
+            Err(Broken::Lost) => thread::sleep(PAUSE_MAX),
         }
     }
     Err("the daemon broke off several times".to_owned())
