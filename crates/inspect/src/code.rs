@@ -186,9 +186,10 @@ pub(crate) fn starts_shell(text: &str) -> bool {
     }
     let shell = ["/bin/sh", "/bin/bash", "/bin/dash", "/bin/zsh"].iter().filter_map(|s| text.find(s)).min();
     let escapes = ["!sh", "!bash", "exec sh", "exec bash", "\"sh\"", "'sh'"].iter().any(|s| text.contains(s));
-    let calls = ["exec", "system", "spawn", "popen", "Popen", "fork", "!", "shell=", "Command", "command=", "SHELL"]
-        .iter()
-        .any(|s| text.contains(s));
+    let calls =
+        ["exec", "system", "spawn", "popen", "Popen", "fork", "!", "shell=", "Command", "command=", "SHELL", "(term"]
+            .iter()
+            .any(|s| text.contains(s));
     (shell.is_some_and(|at| at > 0) || escapes) && calls
 }
 

@@ -75,7 +75,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 /// Which Windows language a text is written in, if it looks like one.
 pub(crate) fn resembles(text: &str) -> Option<Shell> {
     let table = &*TABLE;
-    let starts = |search: &AhoCorasick| {
+    let starts = |search: &AhoCorasick, text: &str| {
         search.find_overlapping_iter(text).any(|hit| {
             let first = text.as_bytes().get(hit.start()).copied().unwrap_or(b' ');
             let before = text.as_bytes().get(hit.start().wrapping_sub(1)).copied().unwrap_or(b' ');
@@ -83,10 +83,15 @@ pub(crate) fn resembles(text: &str) -> Option<Shell> {
                 || !(before.is_ascii_alphanumeric() || matches!(before, b'-' | b'_' | b'/' | b'.'))
         })
     };
-    if starts(&table.powershell) || has_cmdlet(text) {
+    if text.len() > bounds::TEXT_BYTES {
+        return None;
+    }
+    let squeezed = text.contains("  ").then(|| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let text = squeezed.as_deref().unwrap_or(text);
+    if starts(&table.powershell, text) || has_cmdlet(text) {
         return Some(Shell::PowerShell);
     }
-    starts(&table.cmd).then_some(Shell::Cmd)
+    (starts(&table.cmd, text) || has_percent_variable(text)).then_some(Shell::Cmd)
 }
 
 /// Whether the text begins a statement with an approved verb and a noun: `Get-ChildItem`.
@@ -141,6 +146,21 @@ fn has_cmdlet(text: &str) -> bool {
             })
         },
     )
+}
+
+/// Whether the text has a Windows variable: `%NAME%`, `%NAME:~1,2%`.
+fn has_percent_variable(text: &str) -> bool {
+    text.split('%').skip(1).take(256).any(|part| {
+        let name =
+            part.find(|c: char| !(c.is_ascii_uppercase() || matches!(c, '_' | '(' | ')')) && !c.is_ascii_digit());
+        name.is_some_and(|at| at > 3 && part.get(at..).is_some_and(|rest| rest.starts_with(":~")))
+    }) || text.split('%').collect::<Vec<_>>().windows(3).take(256).any(|w| {
+        w.get(1).is_some_and(|name| {
+            name.len() > 2
+                && name.starts_with(|c: char| c.is_ascii_uppercase())
+                && name.chars().all(|c| c.is_ascii_uppercase() || matches!(c, '_' | '(' | ')'))
+        })
+    })
 }
 
 /// Whether an option is PowerShell's encoded command, which may be shortened.

@@ -80,6 +80,10 @@ impl Walker<'_> {
             if let Some(applet) = rest.first().filter(|a| !a.text.starts_with('-')) {
                 program = base_name(&applet.text).to_owned();
                 entry = knowledge::lookup(&program);
+                if entry.is_some_and(|e| e.wrap == Some(knowledge::Wrap::Shell)) {
+                    let why = "a shell is started from inside another program";
+                    self.finding("command.shell-escape", CommandClass::Privilege, None, why);
+                }
                 return match entry {
                     Some(entry) => self.known(entry, &program, rest, stdin, piped),
                     None => self.run(rest, stdin, piped),
@@ -100,6 +104,9 @@ impl Walker<'_> {
         self.record(program, args, &classes);
         match args.first().filter(|_| local) {
             Some(word) => {
+                if self.elevated {
+                    self.class(CommandClass::Privilege, "a program that is not the system's runs with higher rights");
+                }
                 let (path, dynamic) = self.resolve(word);
                 if dynamic && !self.remote && !path.starts_with('~') && word.unknown {
                     self.opaque(program, "the script is not known", false);
@@ -399,6 +406,7 @@ impl Walker<'_> {
             let file = Arg { text: file.split(';').next().unwrap_or(file).to_owned(), flow: None, ..arg.clone() };
             if file.text != "-" {
                 flow.merge(&self.read_file(&file));
+                flow.file = true;
             }
         }
         flow

@@ -290,7 +290,7 @@ impl Walker<'_> {
         self.path_effect(Verb::Read, arg, false);
         let (path, _) = self.resolve(arg);
         match self.files.get(&path) {
-            Some(flow) => flow.clone(),
+            Some(flow) => Flow { file: true, ..flow.clone() },
             None => Flow { file: true, secret: self.is_secret(arg), produced: true, ..Flow::default() },
         }
     }

@@ -74,21 +74,22 @@ impl Walker<'_> {
                 let text = split.positional.first().filter(|_| known).map(|(p, _)| (*p).to_owned());
                 Flow { text, loose, ..carried }
             }
-            "cat" | "tee" | "pv" | "dos2unix" | "stdbuf" if !carried.file => {
-                // Files of the text itself were merged by provenance only; a single one has its text.
-                let single = split.positional.first().filter(|_| program == "cat" && split.positional.len() == 1);
-                let stored = single.and_then(|(p, _)| {
-                    let (path, _) = self.resolve(&Arg::literal(*p));
-                    self.files.get(&path).cloned()
-                });
+            "cat" | "tee" | "pv" | "dos2unix" => {
+                let single = split
+                    .positional
+                    .first()
+                    .filter(|(p, _)| program == "cat" && split.positional.len() == 1 && *p != "-");
                 if program == "tee" {
                     for (path, _) in &split.positional {
                         self.remember(&Arg::literal(*path), stdin.clone());
                     }
                 }
-                let mut out = stored.unwrap_or_else(|| {
-                    if single.is_some_and(|(p, _)| *p != "-") { carried.clone() } else { stdin.clone() }
-                });
+                // Of several files only where they come from is kept; a single one that the text made has its text.
+                let mut out = match single {
+                    Some((path, _)) => self.stored(path).unwrap_or_default(),
+                    None if program == "cat" && split.positional.len() > 1 => Flow::default(),
+                    None => stdin.clone(),
+                };
                 out.merge(&carried);
                 out
             }
@@ -100,7 +101,7 @@ impl Walker<'_> {
                     .positional
                     .first()
                     .filter(|_| program == "base64")
-                    .and_then(|(p, _)| self.files.get(&self.resolve(&Arg::literal(*p)).0).and_then(|f| f.text.clone()))
+                    .and_then(|(p, _)| self.stored(p).and_then(|flow| flow.text))
                     .or_else(|| stdin.text.clone().filter(|_| !stdin.loose));
                 let decodes = has('d') || has('D') || split.options.contains(&"--decode");
                 let text = match program {
@@ -152,6 +153,11 @@ impl Walker<'_> {
                 carried
             }
         }
+    }
+
+    /// The content of a file that the text itself made.
+    fn stored(&self, path: &str) -> Option<Flow> {
+        self.files.get(&self.resolve(&Arg::literal(path)).0).cloned()
     }
 
     /// Whether a command prints paths below the working folder.

@@ -218,7 +218,12 @@ impl<'a> Walker<'a> {
                     let flow = self.pipeline(pipeline, stdin);
                     let right = std::mem::replace(&mut self.env, left);
                     self.env.forget(&before, &right);
-                    append(&mut out, &flow);
+                    // One of the two ran for its output; the left one where it says something.
+                    if out.text.as_ref().is_none_or(String::is_empty) {
+                        out.text = flow.text.clone();
+                    }
+                    out.loose |= flow.loose;
+                    out.merge(&flow);
                 }
             }
         }

@@ -657,6 +657,11 @@ impl Walker<'_> {
                 if arg.unknown {
                     self.opaque(program, "the script is not known", false);
                 }
+                if let Some(tool) = crate::knowledge::lookup(base_name(script)) {
+                    for &class in &tool.classes {
+                        self.class(class, &tool.why);
+                    }
+                }
                 let (path, _) = self.resolve(&Arg { text: script.to_owned(), ..arg.clone() });
                 let others: Vec<Arg> = rest.get(index + 1..).unwrap_or_default().to_vec();
                 self.script_effect(program, &others, &path);
