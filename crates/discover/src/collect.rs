@@ -70,9 +70,11 @@ pub fn collect(machine: &Machine, account: &Account, catalog: &Catalog, bounds: 
         let none = Vec::new();
         for project in projects.get(&kind.id).unwrap_or(&none) {
             look.places(Some(project));
+            look.extras(&kind.instructions, false, Some(project));
+            look.extras(&kind.skills, true, Some(project));
         }
-        look.extras(&kind.instructions, false);
-        look.extras(&kind.skills, true);
+        look.extras(&kind.instructions, false, None);
+        look.extras(&kind.skills, true, None);
         let mut pieces = look.pieces;
         pieces.programs = installs.programs(machine, account, links, kind);
         collected.kinds.insert(kind.id.clone(), pieces);
@@ -142,9 +144,9 @@ impl Look<'_> {
         self.pieces.files.push(config_file(&place.id, path, project.map(str::to_owned), rights, content));
     }
 
-    fn extras(&mut self, patterns: &[String], skills: bool) {
+    fn extras(&mut self, patterns: &[String], skills: bool, project: Option<&str>) {
         for pattern in patterns {
-            let Some((base, path)) = locate(pattern, self.account, None) else { continue };
+            let Some((base, path)) = locate(pattern, self.account, project) else { continue };
             let links = if base == "/" { Links::Follow } else { self.links };
             if self.machine.exists(&base, &path, links) {
                 if skills { &mut self.pieces.skills } else { &mut self.pieces.instructions }.push(path);

@@ -20,12 +20,23 @@ impl Drop for Running {
 impl Running {
     /// Starts `cat` under another name and place, and waits until it answers: then its `exec` is done.
     fn cat(program: &std::path::Path) -> Self {
-        let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = spawn(Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()));
         child.stdin.as_mut().unwrap().write_all(b"up\n").unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "up\n");
         Self(child)
+    }
+}
+
+/// Starts a program that was just written. Another test's child may hold the file open for writing between its fork
+/// and its exec; then the kernel says "busy", and it is tried again.
+fn spawn(command: &mut Command) -> Child {
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            other => return other.unwrap(),
+        }
     }
 }
 
@@ -82,9 +93,8 @@ fn ancestors_and_the_nearest_agent() {
     let program = copy_of_cat(&root, "tool");
     // Two commands, so that the shell stays and does not become its child.
     let script = format!("'{}'; exit 0", program.display());
-    let mut child = Running(
-        Command::new(&agent).args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap(),
-    );
+    let mut child =
+        Running(spawn(Command::new(&agent).args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped())));
     child.0.stdin.as_mut().unwrap().write_all(b"up\n").unwrap();
     let mut line = String::new();
     BufReader::new(child.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -153,9 +163,10 @@ fn identities_come_later() {
     assert_eq!(identities.digest(facts.key, file), None);
     let expected = creel_discover::look::look(program.to_str().unwrap(), true).digest;
     // The digest comes from another thread: asked again until it is there, however long this machine takes.
+    let late = std::time::Instant::now() + std::time::Duration::from_secs(120);
     let found = loop {
         match identities.digest(facts.key, file) {
-            None => std::thread::yield_now(),
+            None if std::time::Instant::now() < late => std::thread::yield_now(),
             found => break found,
         }
     };

@@ -255,6 +255,7 @@ fn rights_of_another_account() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
+    let policy_for = policy;
     let policy = policy(folder.path());
     put(folder.path(), "secret", "s");
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -265,6 +266,19 @@ fn rights_of_another_account() {
     assert_eq!(digest(other, "secret"), Answer::Digest(None));
     assert_eq!(digest(other, "open"), Answer::Digest(Some(digest_bytes(b"o"))));
     assert_eq!(digest(0, "secret"), Answer::Digest(Some(digest_bytes(b"s"))));
+    // What lies around for that account: read with its rights, so a file closed to it stays closed.
+    let account = Account { uid: other, name: "ada".into(), home: "/home/ada".into() };
+    let theirs = Policy { accounts: vec![account], ..policy_for(folder.path()) };
+    put(folder.path(), "home/ada/.claude/settings.json", "{}");
+    put(folder.path(), "home/ada/.claude/settings.local.json", "{}");
+    std::fs::set_permissions(
+        folder.path().join("home/ada/.claude/settings.local.json"),
+        PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
+    let Answer::Collected(collected) = theirs.answer(&Request::Collect { account: other }) else { panic!() };
+    let contents: Vec<_> = collected.kinds["claude-code"].files.iter().map(|file| file.content.clone()).collect();
+    assert_eq!(contents, [Content::Text("{}".into()), Content::Unreadable("no permission".into())]);
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();
     let request = Request::ResolvePaths { account: other, paths: vec![path("open")], scripts: [].into() };
     let Answer::Paths(looked) = policy.answer(&request) else { panic!() };
