@@ -45,9 +45,9 @@ pub fn understand(action: &Action, place: &Place<'_>, budget: &dyn Budget) -> Pa
                     parts.opaque |= understood.opaque;
                     parts.classes.extend(understood.classes);
                     parts.findings.extend(understood.findings);
-                    let nothing = understood.effects.is_empty();
+                    let told = understood.effects.iter().any(|effect| effect.certainty == Certainty::Opaque);
                     understood.effects.into_iter().for_each(|effect| add(&mut parts, effect));
-                    if understood.opaque || (nothing && !understood.parsed) {
+                    if !told && (understood.opaque || !understood.parsed) {
                         add(&mut parts, opaque_command());
                     }
                 }

@@ -244,15 +244,15 @@ fn bundles_are_confirmed_and_do_not_go_back() {
     let mut lab = Lab::new();
     let other = bundle_with(
         "@id(\"more\") @effect(\"deny\") @severity(\"low\") @reason(\"no\")\n\
-         forbid (principal, action == Action::\"execute\", resource is Program) when { resource.program == \"ls\" };",
+         forbid (principal, action == Action::\"execute\", resource is Program) when { resource.program == \"make\" };",
     );
     let activate =
         |confirmed| Input::Activate { bundle: other.clone(), trust: Trust::LocalUnsigned, confirmed_by: confirmed };
     assert!(lab.step(activate(None)).refused.is_some());
-    assert_eq!(lab.verdict(&caller(10), &bash("s", "c1", "ls")), Verdict::Allow);
+    assert_eq!(lab.verdict(&caller(10), &bash("s", "c1", "make all")), Verdict::Allow);
     assert!(lab.step(activate(Some(person()))).refused.is_none());
     // Prepared under the former bundle, judged under the new one.
-    assert_eq!(lab.verdict(&caller(10), &bash("s", "c2", "ls")), Verdict::Deny);
+    assert_eq!(lab.verdict(&caller(10), &bash("s", "c2", "make all")), Verdict::Deny);
     let stale = Input::SetModes { bundle: bundle_with(""), by: person() };
     assert!(lab.step(stale).refused.is_some(), "modes of another bundle");
 }

@@ -98,7 +98,7 @@ fn a_damaged_snapshot_is_refused() {
 #[test]
 fn recorded_facts_give_the_same_verdicts_and_show_what_another_bundle_changes() {
     let (mut lab, agent) = (Lab::new(), caller(10));
-    lab.verdict(&agent, &bash("s", "c1", "ls"));
+    lab.verdict(&agent, &bash("s", "c1", "make all"));
     lab.verdict(&agent, &call("s", "c2", "Read", json!({"file_path": "/home/dev/.ssh/id_rsa"})));
     lab.verdict(&agent, &hook_write("s", "c3", "x"));
     lab.verdict(&agent, &bash("s", "c4", "rm /home/dev/old.txt"));
@@ -107,15 +107,15 @@ fn recorded_facts_give_the_same_verdicts_and_show_what_another_bundle_changes() 
     assert_eq!((same.compared, same.skipped, same.different), (4, 0, 0));
 
     let stricter = bundle_with(
-        "@id(\"no-ls\") @effect(\"deny\") @severity(\"low\") @reason(\"no\")\n\
-         forbid (principal, action == Action::\"execute\", resource is Program) when { resource.program == \"ls\" };",
+        "@id(\"no-make\") @effect(\"deny\") @severity(\"low\") @reason(\"no\")\n\
+         forbid (principal, action == Action::\"execute\", resource is Program) when { resource.program == \"make\" };",
     );
     let mut found = Differences::default();
     pairs(&lab.records).for_each(|(envelope, detail)| found.add(envelope, detail, &stricter));
     let erased = &lab.last_decision().envelope;
     found.add(erased, None, &stricter);
     assert_eq!((found.compared, found.skipped, found.different), (4, 1, 1));
-    assert_eq!(found.differences[0].after_rules, ["no-ls"]);
+    assert_eq!(found.differences[0].after_rules, ["no-make"]);
     assert_eq!(found.by_verdict["allow -> deny"], 1);
     assert_eq!((found.by_agent["claude-code"], found.by_user[&1000]), (1, 1));
 
