@@ -21,3 +21,5 @@ pub(crate) const CALLS: usize = 8;
 pub(crate) const BRACES: usize = 64;
 /// Longest text kept of one expanded word or known output, in bytes.
 pub(crate) const KNOWN_BYTES: usize = 64 * 1024;
+/// Most wrappers (`sudo env nohup …`) around one command.
+pub(crate) const WRAPPERS: usize = 24;

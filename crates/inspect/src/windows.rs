@@ -267,10 +267,10 @@ pub(crate) fn add(text: &str, out: &mut Understood) {
 /// Looks at a PowerShell or Windows command text. `parsed` only says that its quotes are closed; the result is
 /// opaque unless every statement only looks.
 pub(crate) fn look(text: &str, shell: Shell) -> Understood {
-    let mut out = Understood { opaque: !only_looks(text), parsed: !text.contains('\0'), ..Understood::default() };
+    let parsed = !text.contains('\0') && text.len() <= bounds::TEXT_BYTES;
+    let mut out = Understood { opaque: !parsed || !only_looks(text), parsed, ..Understood::default() };
     let text = if text.len() > bounds::TEXT_BYTES {
         out.overflow = true;
-        out.parsed = false;
         text.char_indices().nth(bounds::TEXT_BYTES / 4).and_then(|(at, _)| text.get(..at)).unwrap_or(text)
     } else {
         text

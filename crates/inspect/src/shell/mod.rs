@@ -92,7 +92,10 @@ fn nesting(text: &str) -> usize {
                 depth += 1;
                 start_of_command = true;
             }
-            b')' | b'}' => depth = depth.saturating_sub(1),
+            b')' | b'}' => {
+                depth = depth.saturating_sub(1);
+                start_of_command = true;
+            }
             b'`' => start_of_command = true,
             b';' | b'|' | b'&' | b'\n' => start_of_command = true,
             b' ' | b'\t' => {}

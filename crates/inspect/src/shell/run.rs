@@ -39,6 +39,10 @@ impl Walker<'_> {
             }
             return unknown;
         }
+        if self.via.len() > bounds::WRAPPERS {
+            self.limit("wrappers around a command");
+            return unknown;
+        }
         if word.unknown || word.loose || word.text.is_empty() {
             let from = word.flow.as_deref().cloned().unwrap_or_default();
             if from.downloaded {

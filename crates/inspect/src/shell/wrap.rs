@@ -317,6 +317,7 @@ impl Walker<'_> {
 
     fn source(&mut self, rest: &[Arg], stdin: &Flow) -> Flow {
         match rest.first() {
+            Some(arg) if is_standard_input(&arg.text) => self.run_text(stdin, &Flow::default()),
             Some(arg) => self.run_file(arg, rest, stdin),
             None => Flow::default(),
         }
