@@ -339,11 +339,15 @@ pub fn file_findings(place: &Place, file: &ConfigFile, account_uid: u32) -> Vec<
     // A symlink's own bits say nothing.
     let link = matches!(&file.content, Content::NotAFile(what) if what == "symlink");
     if !link && (world || foreign || (group && managed)) {
-        let who = match (foreign, world) {
-            (true, _) => format!("belongs to user id {}", file.owner),
-            (false, true) => format!("is writable by everyone (mode {:03o})", file.mode & 0o777),
-            (false, false) => format!("is writable by its group (mode {:03o})", file.mode & 0o777),
-        };
+        let mut who = Vec::new();
+        if foreign {
+            who.push(format!("belongs to user id {}", file.owner));
+        }
+        if world || group {
+            let writers = if world { "everyone" } else { "its group" };
+            who.push(format!("is writable by {writers} (mode {:03o})", file.mode & 0o777));
+        }
+        let who = who.join(" and ");
         findings.push(finding(
             "agent.writable-configuration",
             Severity::High,

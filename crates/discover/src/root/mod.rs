@@ -265,8 +265,11 @@ impl Root {
             Self::Remote(stream) => {
                 stream.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
                 stream.set_write_timeout(Some(std::time::Duration::from_secs(30)))?;
-                frame::send(stream, request)?;
-                frame::receive(stream)?.ok_or(FrameError::Ended)
+                // A refused connection is closed by the other side, perhaps before this is sent: its answer is there.
+                let sent = frame::send(stream, request);
+                let answer = frame::receive(stream);
+                sent.or_else(|error| if matches!(answer, Ok(Some(_))) { Ok(()) } else { Err(error) })?;
+                answer?.ok_or(FrameError::Ended)
             }
         }
     }

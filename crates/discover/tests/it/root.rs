@@ -228,8 +228,9 @@ fn strangers_and_garbage_are_refused() {
         let stranger = Policy { peer: uid + 1, ..policy(folder.path()) };
         let (ours, theirs) = UnixStream::pair().unwrap();
         let server = std::thread::spawn(move || serve(theirs, &stranger));
-        let answer = Root::Remote(ours).ask(&Request::Accounts).unwrap();
-        assert!(matches!(refused(answer), Refusal::NotAllowed(_)));
+        // The refusal, or no connection any more: which of them depends on who is faster. Never an answer.
+        let answer = Root::Remote(ours).ask(&Request::Accounts);
+        assert!(matches!(answer, Err(_) | Ok(Answer::Refused(Refusal::NotAllowed(_)))), "{answer:?}");
         assert!(server.join().unwrap().is_err());
     }
     use std::io::Write as _;
