@@ -5,4 +5,5 @@
     reason = "a test says what it expects by failing where it is not so"
 )]
 
+mod claude_code;
 mod harness;

@@ -8,6 +8,7 @@
 mod account;
 mod agent;
 mod await_it;
+mod creel;
 mod endpoint;
 mod run;
 mod skip;
@@ -17,6 +18,7 @@ mod stage;
 pub use account::Account;
 pub use agent::{Agent, claude, codex};
 pub use await_it::{Deadline, until};
+pub use creel::Creel;
 pub use endpoint::{Endpoint, Request, Step};
 pub use run::{Finished, Run, Running};
 pub use skip::skip;

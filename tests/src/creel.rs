@@ -1,0 +1,186 @@
+//! creel on a stage: in user mode under one account, or in system mode with the root role beside it.
+//!
+//! Starts the real programs the way a person or the service manager starts them and waits until they answer; it never
+//! looks inside them. The one thing a newcomer gets wrong: dropping it kills the daemon, which is what faults want; call
+//! [`Creel::stop`] for a clean end.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::account::Account;
+use crate::await_it::{Deadline, until};
+use crate::run::{Finished, Running};
+use crate::stage::Stage;
+
+/// A running creel.
+pub struct Creel<'stage> {
+    stage: &'stage Stage,
+    /// Whose daemon it is.
+    pub owner: Account,
+    /// Arguments of the daemon, so that it can be started again as it was.
+    arguments: Vec<String>,
+    daemon: Option<Running>,
+    /// The root role; it goes away with the stage.
+    _root: Option<Running>,
+    /// Folder of its sockets.
+    pub runtime: String,
+    /// Folder of its state.
+    pub state: String,
+}
+
+impl<'stage> Creel<'stage> {
+    /// In user mode for `account`, with every rule on.
+    ///
+    /// # Errors
+    ///
+    /// It does not come up.
+    pub fn user(stage: &'stage Stage, account: Account) -> Result<Self> {
+        Self::user_with(stage, account, &["--enforce"])
+    }
+
+    /// In user mode with these arguments.
+    ///
+    /// # Errors
+    ///
+    /// It does not come up.
+    pub fn user_with(stage: &'stage Stage, account: Account, arguments: &[&str]) -> Result<Self> {
+        let mut all = vec!["--user".to_owned()];
+        all.extend(arguments.iter().map(ToString::to_string));
+        let creel = Self {
+            stage,
+            owner: account,
+            arguments: all,
+            daemon: None,
+            _root: None,
+            runtime: format!("/run/user/{}/creel", account.id),
+            state: format!("{}/.local/state/creel", account.home),
+        };
+        creel.started()
+    }
+
+    /// In system mode: the root role as root, the daemon as account `creel`, with every rule on.
+    ///
+    /// # Errors
+    ///
+    /// It does not come up.
+    pub fn system(stage: &'stage Stage) -> Result<Self> {
+        for (folder, mode) in [("/run/creel", "0755"), ("/var/lib/creel", "0700")] {
+            let make = ["-d", "-m", mode, "-o", "creel", "-g", "creel", folder];
+            stage.run(Account::ROOT, "install").arguments(make).finish(30)?.well()?;
+        }
+        let root = stage.run(Account::ROOT, "creeld").argument("--role=root").start()?;
+        until("the root role", Deadline::seconds(30), || stage.exists("/run/creel-root/root.sock").then_some(()))?;
+        let creel = Self {
+            stage,
+            owner: Account::CREEL,
+            arguments: vec!["--system".to_owned(), "--enforce".to_owned()],
+            daemon: None,
+            _root: Some(root),
+            runtime: "/run/creel".to_owned(),
+            state: "/var/lib/creel".to_owned(),
+        };
+        creel.started()
+    }
+
+    fn started(mut self) -> Result<Self> {
+        self.start()?;
+        Ok(self)
+    }
+
+    /// Starts the daemon (again) and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// It does not come up.
+    pub fn start(&mut self) -> Result<()> {
+        let mut daemon = self.stage.run(self.owner, "creeld").arguments(self.arguments.clone()).start()?;
+        let socket = format!("{}/hook.sock", self.runtime);
+        until("the daemon", Deadline::seconds(30), || {
+            let answers = self.stage.exists(&socket) && self.status().is_ok();
+            (answers || !daemon.alive()).then_some(())
+        })?;
+        ensure!(daemon.alive(), "the daemon ended at once: {}", daemon.stderr());
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// A person's command, run by the administrator in system mode, by the owner in user mode.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be run or does not end.
+    pub fn command(&self, arguments: &[&str]) -> Result<Finished> {
+        let person = if self.owner == Account::CREEL { Account::ROOT } else { self.owner };
+        self.command_by(person, arguments)
+    }
+
+    /// A command of another person.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be run or does not end.
+    pub fn command_by(&self, account: Account, arguments: &[&str]) -> Result<Finished> {
+        self.stage.run(account, "creel").arguments(arguments.iter().copied()).finish(60)
+    }
+
+    /// The state as JSON.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer.
+    pub fn status(&self) -> Result<Value> {
+        self.command(&["status", "--format", "json"])?.well()?.json()
+    }
+
+    /// All records as JSON, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer.
+    pub fn records(&self) -> Result<Vec<Value>> {
+        self.command(&["log", "--format", "jsonl", "-n", "10000"])?.well()?.json_lines()
+    }
+
+    /// Records of decisions about a tool at a point.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer.
+    pub fn decisions(&self, point: &str, tool: &str) -> Result<Vec<Value>> {
+        let mut records = self.records()?;
+        records.retain(|record| {
+            record.pointer("/envelope/point").and_then(Value::as_str) == Some(point)
+                && record.pointer("/envelope/tool").and_then(Value::as_str) == Some(tool)
+        });
+        Ok(records)
+    }
+
+    /// The daemon's process on the stage.
+    pub fn daemon(&mut self) -> Option<&mut Running> {
+        self.daemon.as_mut()
+    }
+
+    /// Kills the daemon at once.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be killed.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Stops the daemon cleanly.
+    ///
+    /// # Errors
+    ///
+    /// It does not end well.
+    pub fn stop(mut self) -> Result<Finished> {
+        match self.daemon.take() {
+            Some(daemon) => daemon.stop(),
+            None => anyhow::bail!("the daemon is not running"),
+        }
+    }
+}
