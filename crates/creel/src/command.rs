@@ -70,7 +70,7 @@ enum Command {
     #[command(hide = true)]
     RunDetached {
         program: PathBuf,
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(last = true)]
         arguments: Vec<String>,
     },
     /// Plays the demonstration's calls; used by `demo`.

@@ -11,6 +11,8 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use clap::Args;
 use creel_journal::{Reader, Start as From};
@@ -73,7 +75,7 @@ struct Ended {
 /// Plays it.
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let folder = Folder::make(arguments.keep)?;
-    folder.removed_on_signals()?;
+    let interrupted = Interrupted::watch()?;
     let program = folder.agent()?;
     let hook = programs::beside("creel-hook")?;
     let place = Place { runtime: folder.path("run"), system: false };
@@ -95,9 +97,13 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| Failure::file("start", &program, &error))?;
+    interrupted.ends(&agent);
     let played = play(&mut agent, &folder, arguments.format);
     let _ = agent.wait();
     let stopped = stop(&mut daemon);
+    if interrupted.happened() {
+        return Err(Failure::new("interrupted; nothing is left behind"));
+    }
     let (decided, ended) = (played?, stopped?);
     finish(&folder, &decided, ended, arguments)
 }
@@ -181,7 +187,9 @@ fn step_lines(decided: &Decided, look: Look) -> Vec<String> {
     let line = format!("{head}{}  {took}", pad(&what, room));
     lines.push(if decided.verdict >= Verdict::Ask { look.bold(&line) } else { line });
     if decided.verdict >= Verdict::Ask {
-        let line = format!("          {} ({})", clean(&decided.reason), clean(&decided.rules.join(", ")));
+        let rules: Vec<&str> = decided.rules.iter().map(String::as_str).collect();
+        let unanswered = if decided.verdict == Verdict::Ask { "nobody answers, so it stops: " } else { "" };
+        let line = format!("          {unanswered}{}", show::reason_with_rules(&decided.reason, &rules));
         lines.extend(show::wrap_kept(&line, look.width, 10));
     }
     if !decided.as_expected {
@@ -240,6 +248,17 @@ fn finish(folder: &Folder, decided: &[Decided], clean_stop: bool, arguments: &Ar
     Ok(Exit::Good)
 }
 
+/// A new folder that only this account can enter. Not below `TMPDIR`: a socket's path holds 108 bytes.
+pub(crate) fn private_folder(name: &str) -> Result<PathBuf, Failure> {
+    use std::io::Read as _;
+    let mut random = [0; 6];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let path = Path::new("/tmp").join(format!("{name}-{}", creel_model::id::hex(&random)));
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+    made.map_err(|error| Failure::file("create", &path, &error))?;
+    Ok(path)
+}
+
 /// The private folder; gone when this value goes.
 struct Folder {
     root: PathBuf,
@@ -248,17 +267,12 @@ struct Folder {
 
 impl Folder {
     fn make(keep: bool) -> Result<Self, Failure> {
-        use std::io::Read as _;
-        let mut random = [0; 6];
-        std::fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
-        // Not `TMPDIR`: a socket's path holds 108 bytes.
-        let root = Path::new("/tmp").join(format!("creel-demo-{}", creel_model::id::hex(&random)));
         let make = |path: &Path| {
-            let made = std::fs::DirBuilder::new().mode(0o700).recursive(path != root).create(path);
+            let made = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
             made.map_err(|error| Failure::file("create", path, &error))
         };
-        make(&root)?;
-        let folder = Self { root: root.clone(), keep };
+        let root = private_folder("creel-demo")?;
+        let folder = Self { root, keep };
         for name in ["run", "state", "etc", "site/.git/hooks", "home/.local/share/claude/versions"] {
             make(&folder.path(name))?;
         }
@@ -282,25 +296,47 @@ impl Folder {
             .map_err(|error| Failure::file("create", &path, &error))?;
         Ok(path)
     }
+}
 
-    /// Ctrl-C leaves nothing behind either; the daemon ends with this process.
-    fn removed_on_signals(&self) -> Result<(), Failure> {
+/// Ctrl-C ends the stage; then everything goes its ordinary way to the end and leaves nothing behind.
+struct Interrupted {
+    /// The stage's process; 0 before it runs, -1 once interrupted.
+    stage: Arc<AtomicI32>,
+}
+
+impl Interrupted {
+    fn watch() -> Result<Self, Failure> {
         let mut set = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             set.add(signal);
         }
         set.thread_block().map_err(|error| Failure::new(format!("cannot wait for signals: {error}")))?;
-        let root = self.root.clone();
-        let keep = self.keep;
+        let stage = Arc::new(AtomicI32::new(0));
+        let shared = Arc::clone(&stage);
         std::thread::spawn(move || {
-            if set.wait().is_ok() {
-                if !keep {
-                    let _ = std::fs::remove_dir_all(&root);
-                }
-                std::process::exit(130);
+            while set.wait().is_ok() {
+                end(shared.swap(-1, Ordering::SeqCst));
             }
         });
-        Ok(())
+        Ok(Self { stage })
+    }
+
+    /// That process is the stage.
+    fn ends(&self, agent: &std::process::Child) {
+        let pid = i32::try_from(agent.id()).unwrap_or(0);
+        if self.stage.compare_exchange(0, pid, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            end(pid);
+        }
+    }
+
+    fn happened(&self) -> bool {
+        self.stage.load(Ordering::SeqCst) == -1
+    }
+}
+
+fn end(pid: i32) {
+    if pid > 0 {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 

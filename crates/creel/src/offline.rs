@@ -16,7 +16,7 @@
 //! Anything else (no such folder, unknown question) is a message on standard error and another exit code.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use creel_wire::control::{CoverageRow, DiagnosticView, FloorCell, GuardChange, PolicyView, TestReportView};
 use serde::Deserialize;
@@ -91,6 +91,48 @@ pub(crate) fn ask<T: for<'de> Deserialize<'de>>(question: &str, operands: &[&str
         Failure::new(format!("`creeld` answered `{question}` in words that are not understood: {error}"))
             .hint("creel and creeld are of different versions; install both from one build")
     })
+}
+
+/// Asks about a bundle folder, or about the built-in bundle where none is named.
+pub(crate) fn about<T: for<'de> Deserialize<'de>>(question: &str, folder: Option<&str>) -> Result<T, Failure> {
+    match folder {
+        Some(folder) => ask(question, &[folder]),
+        None => {
+            let starter: Starter = ask("policy-starter", &[])?;
+            let written = Written::new(&starter.files)?;
+            ask(question, &[&folder_text(&written.folder)?])
+        }
+    }
+}
+
+/// The built-in bundle in a private folder for as long as it is asked about.
+struct Written {
+    folder: PathBuf,
+}
+
+impl Written {
+    fn new(files: &BTreeMap<String, String>) -> Result<Self, Failure> {
+        let folder = crate::demo::private_folder("creel-starter")?;
+        let written = Self { folder };
+        for (name, text) in files {
+            let path = written.folder.join(name);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).map_err(|error| Failure::file("create", parent, &error))?;
+            }
+            std::fs::write(&path, text).map_err(|error| Failure::file("write", &path, &error))?;
+        }
+        Ok(written)
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn folder_text(path: &Path) -> Result<String, Failure> {
+    path.to_str().map(str::to_owned).ok_or_else(|| Failure::new("the folder's name is not UTF-8"))
 }
 
 /// A folder as an operand.

@@ -4,6 +4,7 @@
 //! another daemon there.
 
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -46,7 +47,7 @@ pub(crate) fn start(place: &Place, start: &Start) -> Result<(Child, Daemon), Fai
     let mut command = if start.detached {
         // A session of its own needs a process that leads no group: this program, started once more, see `detached`.
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("run-detached").arg(&program);
+        command.arg("run-detached").arg(&program).arg("--");
         command
     } else {
         let mut command = Command::new(&program);
@@ -57,7 +58,7 @@ pub(crate) fn start(place: &Place, start: &Start) -> Result<(Child, Daemon), Fai
     command.args(&start.arguments).stdin(Stdio::null()).stdout(Stdio::null());
     match &start.messages {
         Some(path) => {
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
             command.stderr(file.map_err(|e| Failure::file("write", path, &e))?);
         }
         None => {

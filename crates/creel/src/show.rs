@@ -220,8 +220,7 @@ pub(crate) fn question(question: &QuestionView, look: Look, now_unix_ns: i64) ->
         lines.push(format!("    {}", cut_middle(&clean(&question.excerpt), room - 4)));
     }
     let rules: Vec<&str> = question.rules.iter().map(|rule| rule.rule.as_str()).collect();
-    let rules = if rules.is_empty() { String::new() } else { format!(" ({})", clean(&rules.join(", "))) };
-    let reason = format!("    {}{rules}", clean(&question.reason));
+    let reason = format!("    {}", reason_with_rules(&question.reason, &rules));
     lines.extend(wrap_kept(&reason, room, 4));
     if question.asked_by_agent {
         lines.push("    the agent asks in its own window; creel records the answer".to_owned());
@@ -231,6 +230,12 @@ pub(crate) fn question(question: &QuestionView, look: Look, now_unix_ns: i64) ->
         lines.extend(wrap_kept(&format!("    creel approve {id}{code}   or   creel deny {id}"), room, 4));
     }
     lines
+}
+
+/// A reason, and those rules that it does not name itself.
+pub(crate) fn reason_with_rules(reason: &str, rules: &[&str]) -> String {
+    let missing: Vec<&str> = rules.iter().copied().filter(|rule| !reason.contains(rule)).collect();
+    if missing.is_empty() { clean(reason) } else { clean(&format!("{reason} ({})", missing.join(", "))) }
 }
 
 /// A problem with its hint.

@@ -138,7 +138,13 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>], columns_max: usize) -> 
         }
     }
     let set = |cells: &mut dyn Iterator<Item = String>| {
-        let cells: Vec<String> = cells.zip(&widths).map(|(cell, w)| pad(&cut_middle(&cell, *w), *w)).collect();
+        let last = widths.len().saturating_sub(1);
+        // The last column is prose as a rule, whose beginning matters; others are names and paths.
+        let fit = |(at, (cell, w)): (usize, (String, &usize))| {
+            let cell = if at == last { cut(&cell, *w) } else { cut_middle(&cell, *w) };
+            pad(&cell, *w)
+        };
+        let cells: Vec<String> = cells.zip(&widths).enumerate().map(fit).collect();
         cells.join("  ").trim_end().to_owned()
     };
     let mut lines = Vec::with_capacity(rows.len() + 1);

@@ -18,6 +18,9 @@ const STEPS: &str = include_str!("../../demo/claude-code.jsonl");
 /// The agent whose payloads they are.
 const KIND: &str = "claude-code";
 
+/// How long a question waits for a person: nobody watches a demonstration to answer it.
+const DEADLINE_MS: &str = "1500";
+
 /// Arguments of the stage.
 #[derive(Debug, Args)]
 pub(crate) struct Stage {
@@ -69,7 +72,7 @@ pub(crate) fn run(stage: &Stage) -> Outcome {
         let mut payload = step.payload;
         fill(&mut payload, &[("{{HOME}}", &home), ("{{WORKSPACE}}", &workspace), ("{{SESSION}}", &session)]);
         let mut hook = Command::new(&stage.hook)
-            .args([KIND, step.event.as_str(), "--socket"])
+            .args([KIND, step.event.as_str(), "--deadline-ms", DEADLINE_MS, "--socket"])
             .arg(&stage.socket)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

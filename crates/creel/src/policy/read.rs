@@ -79,7 +79,7 @@ fn running(runtime: Option<&Path>) -> Result<Option<Daemon>, Failure> {
 /// `creel policy test`.
 pub(super) fn test(arguments: &Bundle, runtime: Option<&Path>) -> Outcome {
     let tested: Tested = match (arguments.folder()?, running(runtime)?) {
-        (Some(folder), _) => offline::ask("policy-test", &[&folder])?,
+        (Some(folder), _) => offline::about("policy-test", Some(&folder))?,
         (None, Some(mut daemon)) => {
             // The files in force are checked and tested by the daemon itself, changing nothing.
             let files = view(&mut daemon, true)?.files;
@@ -90,7 +90,7 @@ pub(super) fn test(arguments: &Bundle, runtime: Option<&Path>) -> Outcome {
                 _ => None,
             })?
         }
-        (None, None) => offline::ask("policy-test", &[])?,
+        (None, None) => offline::about("policy-test", None)?,
     };
     if !tested.diagnostics.is_empty() {
         mistakes(&tested.diagnostics, arguments.format)?;
@@ -137,10 +137,10 @@ pub(super) fn show(arguments: &Show, runtime: Option<&Path>) -> Outcome {
         Some(mut daemon) => view(&mut daemon, with_files)?,
         None => {
             out::say("no daemon runs; these are the built-in rules");
-            let checked: Checked = offline::ask("policy-check", &[])?;
+            let checked: Checked = offline::about("policy-check", None)?;
             let mut view = checked.view.ok_or_else(|| Failure::new("the built-in rules have mistakes"))?;
-            if with_files && view.files.is_empty() {
-                view.files = offline::ask::<offline::Starter>("policy-starter", &[])?.files;
+            if !with_files {
+                view.files.clear();
             }
             view
         }
@@ -247,7 +247,7 @@ pub(super) fn source(view: &PolicyView, id: &str) -> Vec<String> {
 /// `creel policy check`.
 pub(super) fn check(arguments: &Check) -> Outcome {
     let folder = offline::folder(&arguments.folder)?;
-    let checked: Checked = offline::ask("policy-check", &[&folder])?;
+    let checked: Checked = offline::about("policy-check", Some(&folder))?;
     if !checked.diagnostics.is_empty() {
         mistakes(&checked.diagnostics, arguments.format)?;
         return Ok(Exit::No);
@@ -269,7 +269,7 @@ pub(super) fn check(arguments: &Check) -> Outcome {
 /// `creel policy coverage`.
 pub(super) fn coverage(arguments: &Bundle, runtime: Option<&Path>) -> Outcome {
     let covered: Covered = match (arguments.folder()?, running(runtime)?) {
-        (Some(folder), _) => offline::ask("policy-coverage", &[&folder])?,
+        (Some(folder), _) => offline::about("policy-coverage", Some(&folder))?,
         (None, Some(mut daemon)) => {
             let mut coverage = Vec::new();
             for answer in daemon.ask(&Request::PolicyCoverage)? {
@@ -279,7 +279,7 @@ pub(super) fn coverage(arguments: &Bundle, runtime: Option<&Path>) -> Outcome {
             }
             Covered { coverage, diagnostics: Vec::new() }
         }
-        (None, None) => offline::ask("policy-coverage", &[])?,
+        (None, None) => offline::about("policy-coverage", None)?,
     };
     if !covered.diagnostics.is_empty() {
         mistakes(&covered.diagnostics, arguments.format)?;
@@ -300,7 +300,7 @@ fn coverage_lines(rows: &[CoverageRow], look: Look) -> Vec<String> {
 /// `creel policy floor`.
 pub(super) fn floor(arguments: &Bundle, runtime: Option<&Path>) -> Outcome {
     let floored: Floored = match (arguments.folder()?, running(runtime)?) {
-        (Some(folder), _) => offline::ask("policy-floor", &[&folder])?,
+        (Some(folder), _) => offline::about("policy-floor", Some(&folder))?,
         (None, Some(mut daemon)) => {
             let mut floor = Vec::new();
             for answer in daemon.ask(&Request::PolicyFloor)? {
@@ -310,7 +310,7 @@ pub(super) fn floor(arguments: &Bundle, runtime: Option<&Path>) -> Outcome {
             }
             Floored { floor, diagnostics: Vec::new() }
         }
-        (None, None) => offline::ask("policy-floor", &[])?,
+        (None, None) => offline::about("policy-floor", None)?,
     };
     if !floored.diagnostics.is_empty() {
         mistakes(&floored.diagnostics, arguments.format)?;
