@@ -293,3 +293,22 @@ fn an_interrupted_erasure_is_completed() {
         assert_eq!((found.erased, found.half_erased), (if announced { 5 } else { 0 }, 0), "before {place}");
     }
 }
+
+#[test]
+fn a_restart_on_a_full_disk_keeps_the_reserve() {
+    let twin = Twin::default();
+    let (mut journal, _) = Journal::open_in(Arc::new(twin.clone()), options()).unwrap();
+    append(&mut journal, 0).unwrap();
+    journal.sync().unwrap();
+    journal.checkpoint().unwrap();
+    journal.close().unwrap();
+    twin.set_capacity(Some(0));
+    let (mut journal, _) = Journal::open_in(Arc::new(twin.clone()), options()).unwrap();
+    assert_eq!(journal.state().space, Space::Normal);
+    let mut number = 1;
+    while journal.state().space == Space::Normal {
+        append(&mut journal, number).unwrap();
+        number += 1;
+    }
+    assert_eq!(journal.state().space, Space::Reserve);
+}

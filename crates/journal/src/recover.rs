@@ -197,6 +197,16 @@ fn wipe(disk: &dyn Disk, end: u64) -> io::Result<u64> {
     Ok(last - end)
 }
 
+/// A prepared file of an earlier life, emptied of what a crash may have left in it. `None`: there is none of that length.
+pub(crate) fn prepared(storage: &dyn Storage, path: &str, bytes: u64) -> io::Result<Option<Arc<dyn Disk>>> {
+    let Some(disk) = storage.open(path, true)? else { return Ok(None) };
+    if disk.length()? != bytes {
+        return Ok(None);
+    }
+    wipe(&*disk, 0)?;
+    Ok(Some(disk))
+}
+
 /// Completes what an interruption left half done: tiles that were not written, erasures that were recorded.
 fn finish(storage: &dyn Storage, before: &[u64], first: u64, restored: &Restored) -> Result<(), OpenError> {
     // Tiles are written after their records, so the missing ones are the newest; go back to where they are complete.

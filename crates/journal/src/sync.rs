@@ -60,6 +60,12 @@ pub(crate) struct Core {
     pub(crate) anchors: Vec<AnchorState>,
 }
 
+/// The prepared files that a writer found or made when it opened the journal.
+pub(crate) struct Prepared {
+    pub(crate) spare: Option<Arc<dyn Disk>>,
+    pub(crate) reserve: Option<Arc<dyn Disk>>,
+}
+
 /// How one anchor target fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnchorState {
@@ -104,7 +110,7 @@ impl Shared {
         options: Options,
         tree: Tree,
         disk: Option<Arc<dyn Disk>>,
-        reserve: Option<Arc<dyn Disk>>,
+        files: Prepared,
         published: (u64, String),
     ) -> Self {
         let anchors = options
@@ -124,8 +130,8 @@ impl Shared {
             publish_done: 0,
             published: published.0,
             note: published.1,
-            spare: None,
-            reserve,
+            spare: files.spare,
+            reserve: files.reserve,
             preparing: false,
             sleeping: false,
             stop: false,
@@ -202,8 +208,9 @@ impl Shared {
             let round = self.next_round(&mut publisher);
             self.sync(&round);
             if round.make_files {
-                publisher.prepared = Some(Instant::now());
-                self.prepare(round.stop);
+                // Only what failed is tried again later; a segment that was taken is replaced at once.
+                let made = self.prepare(round.stop);
+                publisher.prepared = (!made).then(Instant::now);
             }
             self.write_tiles(round.tiles);
             if let Some((tree, asked)) = round.publish {
@@ -233,11 +240,14 @@ impl Shared {
             let unpublished = healthy && core.tree.size() > core.published;
             let publish_at = (unpublished || publisher.published.is_none() && healthy)
                 .then(|| due(publisher.published, options.checkpoint_every));
+            // The last head before a quiet time is anchored too, even if nothing follows.
+            let anchor_at = (healthy && !options.anchors.is_empty() && core.published > publisher.anchored_size)
+                .then(|| due(publisher.anchored, options.anchor_every));
             let files_missing = core.spare.is_none() || core.reserve.is_none();
             let files_at = (healthy && files_missing).then(|| due(publisher.prepared, RETRY));
-            let next = [sync_at, publish_at, files_at].into_iter().flatten().min();
+            let next = [sync_at, publish_at, anchor_at, files_at].into_iter().flatten().min();
             if urgent || next.is_some_and(|next| next <= now) {
-                let publish = asked || core.stop || publish_at.is_some_and(|at| at <= now);
+                let publish = asked || core.stop || [publish_at, anchor_at].into_iter().flatten().any(|at| at <= now);
                 let make_files = !core.stop && files_at.is_some_and(|at| at <= now);
                 core.preparing = make_files;
                 publisher.synced = Some(now);
@@ -277,7 +287,7 @@ impl Shared {
     }
 
     /// Makes the spare segment and, after it, the reserve.
-    fn prepare(&self, stop: bool) {
+    fn prepare(&self, stop: bool) -> bool {
         let (spare, reserve) = {
             let core = self.lock();
             (core.spare.is_none() && !stop, core.reserve.is_none() && !stop)
@@ -298,11 +308,13 @@ impl Shared {
         core.preparing = false;
         core.spare = core.spare.take().or(made_spare);
         core.reserve = core.reserve.take().or(made_reserve);
+        let made_all = result.is_ok();
         if let Err(error) = result {
             core.trouble = Some(format!("cannot prepare segments: {error}"));
         }
         drop(core);
         self.done.notify_all();
+        made_all
     }
 
     fn write_tiles(&self, tiles: Vec<FullTile>) {
@@ -336,6 +348,7 @@ impl Shared {
         let due = publisher.anchored.is_none_or(|since| since.elapsed() >= self.options.anchor_every);
         if due || anchor_now {
             publisher.anchored = Some(Instant::now());
+            publisher.anchored_size = size;
             let origin = self.options.key.name();
             let results: Vec<_> = self.options.anchors.iter().map(|target| target.send(&note, origin, size)).collect();
             let mut core = self.lock();
@@ -386,6 +399,8 @@ struct Publisher {
     synced: Option<Instant>,
     published: Option<Instant>,
     anchored: Option<Instant>,
+    /// Size of the head that was handed to the anchors last.
+    anchored_size: u64,
     prepared: Option<Instant>,
     /// Paths of the partial tiles of the newest head.
     partials: Vec<String>,
@@ -401,7 +416,7 @@ impl Publisher {
                 (width > 0).then(|| tile::path(level, number, Some(width)))
             })
             .collect();
-        Self { synced: None, published: None, anchored: None, prepared: None, partials }
+        Self { synced: None, published: None, anchored: None, anchored_size: 0, prepared: None, partials }
     }
 }
 

@@ -144,7 +144,7 @@ impl Twin {
             match op {
                 Op::Create { file, bytes, .. } => {
                     durable.files.insert(*file, vec![0; *bytes]);
-                    durable.next_file = file + 1;
+                    durable.next_file = durable.next_file.max(file + 1);
                     pending_names.push(op.clone());
                 }
                 Op::Write { file, .. } => pending_writes.entry(*file).or_default().push(op.clone()),
@@ -183,7 +183,7 @@ impl World {
         match op {
             Op::Create { file, bytes, .. } => {
                 self.files.insert(*file, vec![0; *bytes]);
-                self.next_file = file + 1;
+                self.next_file = self.next_file.max(file + 1);
                 self.apply_name(op);
             }
             Op::Write { file, offset, bytes } => {

@@ -21,7 +21,7 @@ use crate::envelope::{Erasure, Gap, Sealed, seal};
 use crate::frame;
 use crate::recover::{self, OpenError, Recovered};
 use crate::storage::{Disk, Folder, Storage, segment_path};
-use crate::sync::{AnchorState, RESERVE, SPARE, Shared, SyncError, Syncer};
+use crate::sync::{AnchorState, Prepared, RESERVE, SPARE, Shared, SyncError, Syncer};
 use crate::{DETAIL_BYTES_MAX, ENVELOPE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 
 /// How a journal is written.
@@ -161,9 +161,16 @@ impl Journal {
             Some(tail) => (Some(tail.disk), tail.offset, tail.length),
             None => (None, 0, 0),
         };
-        let reserve = storage.create(RESERVE, options.reserve_bytes).ok();
+        // What an earlier life prepared is kept: on a full disk it could not be made again.
+        let files = Prepared {
+            spare: recover::prepared(&*storage, SPARE, options.segment_bytes)?,
+            reserve: match recover::prepared(&*storage, RESERVE, options.reserve_bytes)? {
+                None => storage.create(RESERVE, options.reserve_bytes).ok(),
+                kept => kept,
+            },
+        };
         let sequence = tree.size();
-        let shared = Arc::new(Shared::new(storage, options, tree, disk.clone(), reserve, (signed, note)));
+        let shared = Arc::new(Shared::new(storage, options, tree, disk.clone(), files, (signed, note)));
         let thread = std::thread::Builder::new().name("journal-sync".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || shared.run()
