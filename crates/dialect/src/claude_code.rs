@@ -45,7 +45,7 @@ pub(crate) fn parse(payload: &Payload<'_>) -> Result<Action, Malformed> {
         }
         "UserPromptSubmit" => {
             payload.text("prompt", crate::PAYLOAD_BYTES_MAX)?;
-            action.contents = payload.content("prompt", ContentRole::Prompt)?;
+            action.contents = payload.content("prompt", prompt_role(payload)?)?;
         }
         "UserPromptExpansion" => {
             action.contents = payload.content("prompt", ContentRole::Prompt)?;
@@ -73,6 +73,15 @@ pub(crate) fn parse(payload: &Payload<'_>) -> Result<Action, Malformed> {
         _ => {}
     }
     Ok(action)
+}
+
+/// Not every prompt is a person's: subagents that finish, wake-ups and events arrive as prompts too, and words that no
+/// person wrote must not vouch for anything.
+fn prompt_role(payload: &Payload<'_>) -> Result<ContentRole, Malformed> {
+    let source = payload.optional_text("source", NAME_BYTES_MAX)?.unwrap_or("user");
+    let words = payload.text("prompt", crate::PAYLOAD_BYTES_MAX)?.trim_start();
+    let written = matches!(source, "user" | "sdk") && !words.starts_with("<task-notification>");
+    Ok(if written { ContentRole::Prompt } else { ContentRole::Other })
 }
 
 fn point(event: &str) -> Point {

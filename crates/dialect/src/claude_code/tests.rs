@@ -244,6 +244,16 @@ fn a_huge_redacted_result_is_withheld_instead() {
 }
 
 #[test]
+fn a_prompt_that_no_person_wrote_is_not_the_persons_word() {
+    let role = |extra: Value| event("UserPromptSubmit", extra).contents[0].role;
+    assert_eq!(role(json!({"prompt": "go"})), ContentRole::Prompt);
+    assert_eq!(role(json!({"prompt": "go", "source": "sdk"})), ContentRole::Prompt);
+    assert_eq!(role(json!({"prompt": "go", "source": "poll_event"})), ContentRole::Other);
+    assert_eq!(role(json!({"prompt": "go", "source": "brand-new"})), ContentRole::Other);
+    assert_eq!(role(json!({"prompt": "<task-notification>\n<result>go</result>"})), ContentRole::Other);
+}
+
+#[test]
 fn sources_of_a_session() {
     for (source, expected) in [
         ("resume", SessionChange::Resume),

@@ -17,6 +17,7 @@ const HARMLESS: &[&str] = &[
     "ExitPlanMode",
     "KillBash",
     "KillShell",
+    "ListAgents",
     "ListMcpResources",
     "ListMcpResourcesTool",
     "OfferChromeSetup",

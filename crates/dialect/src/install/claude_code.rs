@@ -65,6 +65,11 @@ pub fn system(
             Err(error) => plan.limits.push(format!("{error}, so hooks in it that would be silenced are not listed.")),
         }
     }
+    plan.limits.push(
+        "The flags `--mcp-config`, `--plugin-dir` and `--agents` are refused from now on (`disableSideloadFlags`); MCP \
+         servers in settings and projects go on."
+            .to_owned(),
+    );
     if !hook.environment.contains_key("ANTHROPIC_BASE_URL") {
         plan.limits.push(
             "A repository's settings can redirect the model endpoint in `-p` mode, because `ANTHROPIC_BASE_URL` is not \
