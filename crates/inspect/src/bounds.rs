@@ -23,3 +23,5 @@ pub(crate) const BRACES: usize = 64;
 pub(crate) const KNOWN_BYTES: usize = 64 * 1024;
 /// Most wrappers (`sudo env nohup …`) around one command.
 pub(crate) const WRAPPERS: usize = 24;
+/// Most commands inside one another, over all nested texts; a 2 MiB stack holds them in a debug build.
+pub(crate) const LEVELS: usize = 64;

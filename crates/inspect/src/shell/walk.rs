@@ -69,6 +69,8 @@ pub(crate) struct Walker<'a> {
     pub(crate) steps: usize,
     /// How deep in pipelines or background lists the walk is, for recognising fork bombs.
     concurrent: usize,
+    /// How many commands stand inside one another here, over all nested texts: it bounds the stack.
+    levels: usize,
 }
 
 /// What redirections gave a command.
@@ -103,6 +105,7 @@ impl<'a> Walker<'a> {
             nested_bytes: 0,
             steps: 0,
             concurrent: 0,
+            levels: 0,
         }
     }
 
@@ -246,6 +249,17 @@ impl<'a> Walker<'a> {
     }
 
     fn command(&mut self, command: &ast::Command, stdin: &Flow, piped: bool) -> Flow {
+        if self.levels >= bounds::LEVELS {
+            self.limit("commands inside one another");
+            return Flow { produced: true, ..Flow::default() };
+        }
+        self.levels += 1;
+        let flow = self.command_inside(command, stdin, piped);
+        self.levels -= 1;
+        flow
+    }
+
+    fn command_inside(&mut self, command: &ast::Command, stdin: &Flow, piped: bool) -> Flow {
         self.steps += 1;
         if self.steps > bounds::COMMANDS {
             if self.steps == bounds::COMMANDS + 1 {

@@ -182,6 +182,24 @@ fn deep_nesting_is_refused_not_followed() {
 }
 
 #[test]
+fn nesting_adds_up_over_nested_texts() {
+    for (open, close) in
+        [("( ", " )"), ("if true; then ", "; fi"), ("{ ", "; }"), ("echo $(", ")"), ("sudo env nohup ", "")]
+    {
+        let mut text = "rm -rf /etc/x".to_owned();
+        for _ in 0..8 {
+            let times = if close.is_empty() { 8 } else { 38 };
+            text = format!("{}eval {}{}", open.repeat(times), shell_quote(&text), close.repeat(times));
+            assert!(text.len() < 200_000 || understand(&text).opaque);
+            if text.len() >= 200_000 {
+                break;
+            }
+            understand(&text);
+        }
+    }
+}
+
+#[test]
 fn limits_come_back_opaque() {
     let long = "true\n".repeat(60_000);
     assert!(understand(&long).opaque, "too long");
