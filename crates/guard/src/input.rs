@@ -291,10 +291,12 @@ pub struct Limits {
     pub conversations: usize,
     /// Open calls per run (default 256). Beyond: the oldest is forgotten; its result will be an alert.
     pub calls: usize,
+    /// Open calls of all runs together (default 8192). Beyond: as for one run.
+    pub calls_all: usize,
     /// Approvals open, approved or refused at a time (default 256), and at most a quarter of it per run. Beyond: the
     /// question becomes a deny with rule `overload`.
     pub approvals: usize,
-    /// Known destinations per workspace and workspaces (defaults 4096 and 256). Beyond: the oldest is forgotten,
+    /// Known destinations per workspace and workspaces (defaults 1024 and 256). Beyond: the oldest is forgotten,
     /// which makes a destination `new` again.
     pub sinks: usize,
     /// Workspaces whose destinations are remembered.
@@ -311,8 +313,9 @@ impl Default for Limits {
             runs: 4096,
             conversations: 16384,
             calls: 256,
+            calls_all: 8192,
             approvals: 256,
-            sinks: 4096,
+            sinks: 1024,
             workspaces: 256,
             ledger: 4096,
         }

@@ -208,5 +208,5 @@ fn named(action: &Action, caller: &Caller) -> BTreeSet<u64> {
         variables: &variables,
     };
     let prompts = action.contents.iter().filter(|content| content.role == creel_model::ContentRole::Prompt);
-    prompts.flat_map(|content| sink::named(&content.text, &place)).take(1024).collect()
+    prompts.flat_map(|content| sink::named(&content.text, &place)).take(256).collect()
 }

@@ -12,7 +12,7 @@ use creel_model::{Effect, Object, SinkGrade, Zone};
 /// Most bytes of a prompt in which named objects are looked for; what is beyond endorses nothing.
 const PROMPT_BYTES_MAX: usize = 64 * 1024;
 /// Most objects taken from one prompt; further ones endorse nothing.
-const NAMED_PER_PROMPT_MAX: usize = 512;
+const NAMED_PER_PROMPT_MAX: usize = 256;
 
 /// The token of an object of that type.
 pub(crate) fn token(kind: &str, name: &str) -> u64 {

@@ -19,7 +19,7 @@ use crate::ledger::{Count, Ledger};
 /// Most labels on a run or a conversation; further ones of the same kind change nothing that a rule can see.
 pub(crate) const LABELS_MAX: usize = 64;
 /// Most objects remembered as named by the user, per conversation; the oldest is forgotten first.
-pub(crate) const NAMED_MAX: usize = 1024;
+pub(crate) const NAMED_MAX: usize = 256;
 /// Most bundles whose highest version is remembered.
 const VERSIONS_MAX: usize = 64;
 
@@ -305,6 +305,7 @@ impl State {
                     };
                     open.remove(&oldest);
                 }
+                self.forget_calls(limits.calls_all);
             }
             Change::CallClosed { run, id } => {
                 if let Some(open) = self.calls.get_mut(run) {
@@ -378,6 +379,22 @@ impl State {
                 .map(|(key, _)| key.clone());
             let Some(oldest) = oldest else { break };
             self.conversations.remove(&oldest);
+        }
+    }
+
+    /// Forgets the oldest open calls of all runs beyond a number.
+    fn forget_calls(&mut self, calls_max: usize) {
+        while self.calls.values().map(BTreeMap::len).sum::<usize>() > calls_max {
+            let all =
+                self.calls.iter().flat_map(|(run, open)| open.iter().map(move |(id, call)| (run, id, call.order)));
+            let oldest = all.min_by_key(|(_, _, order)| *order).map(|(run, id, _)| (run.clone(), id.clone()));
+            let Some((run, id)) = oldest else { break };
+            if let Some(open) = self.calls.get_mut(&run) {
+                open.remove(&id);
+                if open.is_empty() {
+                    self.calls.remove(&run);
+                }
+            }
         }
     }
 

@@ -210,3 +210,19 @@ fn a_script_is_approved_with_its_content() {
     let decision = approve(&mut lab, &agent, ticket, &approval, &action);
     assert_eq!(decision.verdict, Verdict::Deny, "the script changed between question and answer");
 }
+
+#[test]
+fn an_action_that_does_too_much_is_a_question_for_exactly_that_text() {
+    let (mut lab, agent) = (Lab::new(), caller(10));
+    let many = |last: &str| {
+        let removals: Vec<String> = (0..80).map(|n| format!("rm /home/dev/work/f{n}")).collect();
+        bash("s", "c1", &format!("{}; {last}", removals.join("; ")))
+    };
+    let (ticket, approval) = lab.ask(&agent, &many("ls"));
+    assert_eq!(lab.guard.approvals()[0].rules[0].0, "too-many-effects");
+    // What is beyond the judged effects is bound by the text.
+    let (_, out) = lab.submit(&agent, &many("rm -rf /home/dev/work/src"), 600);
+    assert!(matches!(out.answer, Some(Answer::Pending { approval: other, .. }) if other != approval));
+    let decision = approve(&mut lab, &agent, ticket, &approval, &many("ls"));
+    assert_eq!(decision.verdict, Verdict::Allow, "{decision:?}");
+}
