@@ -1,4 +1,11 @@
 //! The crate from outside: the pinned semantics, faults of bundles, layers, and the starter bundle.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly"
+)]
 
 mod faults;
 mod layers;
