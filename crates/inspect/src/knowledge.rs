@@ -279,10 +279,8 @@ fn is_option(arg: &str, wanted: &str, clusters: bool) -> bool {
     if arg == wanted {
         return true;
     }
-    if let Some(rest) = arg.strip_prefix(wanted) {
-        if rest.starts_with('=') || (!clusters && rest.starts_with(':')) {
-            return true;
-        }
+    if arg.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('=') || (!clusters && rest.starts_with(':'))) {
+        return true;
     }
     if !clusters || arg.starts_with("--") || !arg.starts_with('-') {
         return false;

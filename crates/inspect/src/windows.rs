@@ -151,8 +151,7 @@ fn has_cmdlet(text: &str) -> bool {
 /// Whether the text has a Windows variable: `%NAME%`, `%NAME:~1,2%`.
 fn has_percent_variable(text: &str) -> bool {
     text.split('%').skip(1).take(256).any(|part| {
-        let name =
-            part.find(|c: char| !(c.is_ascii_uppercase() || matches!(c, '_' | '(' | ')')) && !c.is_ascii_digit());
+        let name = part.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || matches!(c, '_' | '(' | ')')));
         name.is_some_and(|at| at > 3 && part.get(at..).is_some_and(|rest| rest.starts_with(":~")))
     }) || text.split('%').collect::<Vec<_>>().windows(3).take(256).any(|w| {
         w.get(1).is_some_and(|name| {
@@ -212,10 +211,10 @@ pub(crate) fn suspicions(text: &str) -> Vec<(CommandClass, Option<Severity>, Str
     for hit in table.search.find_overlapping_iter(&all) {
         let before = all.as_bytes().get(hit.start().wrapping_sub(1)).copied().unwrap_or(b' ');
         let first = all.as_bytes().get(hit.start()).copied().unwrap_or(b' ');
-        if !first.is_ascii_alphanumeric() || !before.is_ascii_alphanumeric() {
-            if let Some(slot) = seen.get_mut(hit.pattern().as_usize()) {
-                *slot = true;
-            }
+        if (!first.is_ascii_alphanumeric() || !before.is_ascii_alphanumeric())
+            && let Some(slot) = seen.get_mut(hit.pattern().as_usize())
+        {
+            *slot = true;
         }
     }
     let has = |wanted: &Vec<String>| {

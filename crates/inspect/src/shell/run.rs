@@ -80,19 +80,19 @@ impl Walker<'_> {
             }
         }
         let mut entry = knowledge::lookup(&program);
-        if program == "busybox" || program == "toybox" {
-            if let Some(applet) = rest.first().filter(|a| !a.text.starts_with('-')) {
-                program = base_name(&applet.text).to_owned();
-                entry = knowledge::lookup(&program);
-                if entry.is_some_and(|e| e.wrap == Some(knowledge::Wrap::Shell)) {
-                    let why = "a shell is started from inside another program";
-                    self.finding("command.shell-escape", CommandClass::Privilege, None, why);
-                }
-                return match entry {
-                    Some(entry) => self.known(entry, &program, rest, stdin, piped),
-                    None => self.run(rest, stdin, piped),
-                };
+        if (program == "busybox" || program == "toybox")
+            && let Some(applet) = rest.first().filter(|a| !a.text.starts_with('-'))
+        {
+            program = base_name(&applet.text).to_owned();
+            entry = knowledge::lookup(&program);
+            if entry.is_some_and(|e| e.wrap == Some(knowledge::Wrap::Shell)) {
+                let why = "a shell is started from inside another program";
+                self.finding("command.shell-escape", CommandClass::Privilege, None, why);
             }
+            return match entry {
+                Some(entry) => self.known(entry, &program, rest, stdin, piped),
+                None => self.run(rest, stdin, piped),
+            };
         }
         match entry {
             Some(entry) => self.known(entry, &program, args, stdin, piped),
@@ -197,10 +197,10 @@ impl Walker<'_> {
         if !quiet && !entry.handler.starts_with("code:") && entry.wrap != Some(knowledge::Wrap::Shell) {
             self.execute(program, rest, classes.clone(), false);
         }
-        if entry.wrap.is_some() || !entry.handler.is_empty() {
-            if let Some(flow) = self.special(entry, program, args, &split, stdin, piped, &classes) {
-                return flow;
-            }
+        if (entry.wrap.is_some() || !entry.handler.is_empty())
+            && let Some(flow) = self.special(entry, program, args, &split, stdin, piped, &classes)
+        {
+            return flow;
         }
         let mut carried = self.objects(entry, rest, &split, roles);
         if network != Network::Off {

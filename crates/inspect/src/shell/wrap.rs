@@ -69,11 +69,7 @@ impl Walker<'_> {
                     return Some(self.join_and_run(&inner, stdin));
                 }
             }
-            "stdin-text" => {
-                if piped {
-                    return Some(self.run_text(stdin, &Flow::default()));
-                }
-            }
+            "stdin-text" if piped => return Some(self.run_text(stdin, &Flow::default())),
             "sql" => self.sql(rest, split, stdin, piped),
             "powershell" => self.powershell(rest, split, stdin),
             "git" => {
@@ -152,14 +148,11 @@ impl Walker<'_> {
                 let split = entry.split(&one);
                 let with_next = [text, rest.get(index + 1).map_or("", |a| a.text.as_str())];
                 let pair = entry.split(&with_next);
-                match split.values.first().or(pair.values.first()) {
-                    Some(&(_, value, role, at)) => {
-                        if role == Role::Text {
-                            texts.push(Arg { text: value.to_owned(), ..arg.clone() });
-                        }
-                        index += at;
+                if let Some(&(_, value, role, at)) = split.values.first().or(pair.values.first()) {
+                    if role == Role::Text {
+                        texts.push(Arg { text: value.to_owned(), ..arg.clone() });
                     }
-                    None => {}
+                    index += at;
                 }
                 index += 1;
                 continue;
@@ -594,12 +587,10 @@ impl Walker<'_> {
             && texts.is_empty()
             && language != "editor"
             && !split.values.iter().any(|(n, ..)| *n == "-f" || *n == "--file")
+            && let Some(&(text, index)) = split.positional.first()
+            && let Some(arg) = rest.get(index)
         {
-            if let Some(&(text, index)) = split.positional.first()
-                && let Some(arg) = rest.get(index)
-            {
-                texts.push(Arg { text: text.to_owned(), ..arg.clone() });
-            }
+            texts.push(Arg { text: text.to_owned(), ..arg.clone() });
         }
         if !texts.is_empty() || filter {
             let mut opaque = false;

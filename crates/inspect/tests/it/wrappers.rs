@@ -216,10 +216,9 @@ fn two_wrappers_deep_is_found_too() {
         for inner in ["sh -c {q}", "env A=1 {}", "echo {b} | base64 -d | bash", "( {} )", "nohup {} &", "echo $({})"] {
             let text = wrap(outer, &wrap(inner, "rm -rf /etc/ssl"));
             // An operator outside quotes would end the outer command: that is another text.
-            if !outer.contains("{}") || !inner.contains(['|', '(', '&']) {
-                if !understand(&text).commands.iter().any(|c| c.program == "rm") {
-                    missed.push(text);
-                }
+            let whole = !outer.contains("{}") || !inner.contains(['|', '(', '&']);
+            if whole && !understand(&text).commands.iter().any(|c| c.program == "rm") {
+                missed.push(text);
             }
         }
     }
