@@ -6,4 +6,5 @@
 )]
 
 mod claude_code;
+mod codex;
 mod harness;

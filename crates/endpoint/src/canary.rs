@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use creel_dialect as dialect;
+use creel_dialect::{self as dialect, kinds};
 use creel_model::{Decision, MatchedRule, Severity, Verdict};
 use creel_wire::control::CanaryView;
 use creel_wire::hook;
@@ -91,7 +91,7 @@ impl Canary {
     }
 
     fn expected_form(&self, kind: &str, word: &str) -> Result<Form, String> {
-        let payload = payload(word, &std::env::temp_dir().display().to_string());
+        let payload = payload(kind, word, &std::env::temp_dir().display().to_string());
         let action = dialect::parse(kind, "PreToolUse", payload.as_bytes()).map_err(|error| error.to_string())?;
         let answer = dialect::answer(kind, &action, &denied(word));
         Ok(Form { stdout: String::from_utf8_lossy(&answer.stdout).into_owned(), exit: answer.exit_code })
@@ -106,7 +106,7 @@ impl Canary {
             }
             expected.insert(word.clone(), deny);
         }
-        let printed = run(kind, command, &payload(&word, &std::env::temp_dir().display().to_string()));
+        let printed = run(kind, command, &payload(kind, &word, &std::env::temp_dir().display().to_string()));
         self.expected.lock().unwrap_or_else(PoisonError::into_inner).remove(&word);
         printed.map(|printed| (word, printed))
     }
@@ -137,9 +137,9 @@ fn denied(word: &str) -> Decision {
     }
 }
 
-/// A call in the shape that Claude Code and Codex share.
-fn payload(word: &str, cwd: &str) -> String {
-    serde_json::json!({
+/// A call in the agent's own shape: what Claude Code and Codex share, and what only Codex sends.
+fn payload(kind: &str, word: &str, cwd: &str) -> String {
+    let mut call = serde_json::json!({
         "session_id": word,
         "transcript_path": null,
         "cwd": cwd,
@@ -148,8 +148,12 @@ fn payload(word: &str, cwd: &str) -> String {
         "tool_name": "Bash",
         "tool_input": { "command": format!("true {word}") },
         "tool_use_id": word,
-    })
-    .to_string()
+    });
+    if let (kinds::CODEX, Some(fields)) = (kind, call.as_object_mut()) {
+        fields.insert("turn_id".to_owned(), word.into());
+        fields.insert("model".to_owned(), "none".into());
+    }
+    call.to_string()
 }
 
 fn run(kind: &str, command: &[String], payload: &str) -> Result<Printed, String> {
