@@ -45,6 +45,11 @@ impl Screen {
                 }
             }
             Live::Question(question) => {
+                if question.state != creel_wire::control::QuestionState::Pending {
+                    // Its code is of no use any more.
+                    let purpose = creel_wire::control::Purpose::Approval { id: question.id.clone() }.to_string();
+                    self.codes.retain(|(known, _, _)| *known != purpose);
+                }
                 if let Some(status) = &mut self.status {
                     status.questions.retain(|known| known.id != question.id);
                     if question.state == creel_wire::control::QuestionState::Pending {
@@ -189,7 +194,7 @@ fn protections(status: &StatusReport, look: Look, now: i64, rows: usize) -> Vec<
     let mut lines = vec![look.dim("protections")];
     let name_columns = status.protections.iter().map(|p| width(&clean(&p.name))).max().unwrap_or(0).min(look.width / 3);
     for protection in &status.protections {
-        lines.push(protection_line(protection, look, now, name_columns));
+        lines.extend(protection_lines(protection, look, now, name_columns));
     }
     let mut limits: Vec<&String> = Vec::new();
     for limit in status.protections.iter().flat_map(|protection| &protection.limits) {
@@ -211,7 +216,7 @@ fn protections(status: &StatusReport, look: Look, now: i64, rows: usize) -> Vec<
     lines
 }
 
-fn protection_line(protection: &Protection, look: Look, now: i64, name_columns: usize) -> String {
+fn protection_lines(protection: &Protection, look: Look, now: i64, name_columns: usize) -> Vec<String> {
     let shown = match (protection.state, protection.shown_unix_ns) {
         (ProtectionState::Effective | ProtectionState::NotEffective, Some(at)) => {
             format!(", shown {} ago", clock::span(now - at))
@@ -220,7 +225,7 @@ fn protection_line(protection: &Protection, look: Look, now: i64, name_columns: 
     };
     let name = pad(&cut(&clean(&protection.name), name_columns), name_columns);
     let line = format!("  {name}  {}  {}{shown}", pad(protection.state.as_str(), 13), clean(&protection.detail));
-    cut(line.trim_end(), look.width)
+    show::wrap_kept(line.trim_end(), look.width, name_columns + 19)
 }
 
 fn journal(status: &StatusReport, look: Look, now: i64) -> Vec<String> {
@@ -261,7 +266,7 @@ fn quietness(quiet: &Quietness, look: Look) -> Vec<String> {
         clock::span(i64::try_from(quiet.waited_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000)),
     );
     lines.extend(show::wrap_kept(&line, look.width, 2));
-    if quiet.decisions > 0 {
+    if quiet.took_p99_ns > 0 {
         let line = format!(
             "  a decision takes {} (99 of 100 within {})",
             clock::short(quiet.took_p50_ns),
@@ -294,9 +299,9 @@ fn seconds_ns(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)
 }
 
-/// `0.7` of something per agent-hour; `-` when no agent was at work.
+/// `0.7` of something per agent-hour; `-` when agents were at work for less than a minute, which says nothing.
 pub(crate) fn per_hour(number: u64, agent_seconds: u64) -> String {
-    if agent_seconds == 0 {
+    if agent_seconds < 60 {
         return "-".to_owned();
     }
     let tenths = number.saturating_mul(36_000) / agent_seconds;
@@ -468,7 +473,8 @@ agents
 
 protections
   hook claude-code  effective      a canary was stopped, shown 2 min ago
-  rules             audit          34 rules watch; `creel policy enforce` turns…
+  rules             audit          34 rules watch; `creel policy enforce` turns
+                                   them on
   limit: stops accidents, not a hostile process of your account
 
 decisions

@@ -42,7 +42,10 @@ pub(crate) fn subject_of(record: &RecordView) -> String {
     let envelope = &record.envelope;
     if let Some(detail) = &record.detail {
         if !detail.excerpt.is_empty() {
-            return clean(&detail.excerpt);
+            // The tool's name stands beside it: which argument it is goes without saying.
+            let keys = ["command: ", "file_path: ", "url: ", "prompt: ", "path: ", "pattern: "];
+            let excerpt = keys.iter().find_map(|key| detail.excerpt.strip_prefix(key)).unwrap_or(&detail.excerpt);
+            return clean(excerpt);
         }
         if let Some(effect) = detail.effects.first() {
             return effect_line(effect);
@@ -78,6 +81,9 @@ pub(crate) fn effect_line(effect: &Effect) -> String {
     }
     notes.push(effect.certainty.as_str());
     notes.extend(effect.zones.iter().map(creel_model::Zone::as_str));
+    if let creel_model::Object::Text { bytes, .. } = &effect.object {
+        return format!("{} of {}", effect.verb, text::bytes(*bytes));
+    }
     clean(&format!("{} {} ({})", effect.verb, effect.object, notes.join(", ")))
 }
 
@@ -96,8 +102,11 @@ pub(crate) fn record_line(record: &RecordView, look: Look, with_number: bool) ->
     };
     let rules = rules_of(envelope);
     let room = look.width.saturating_sub(width(&head) + width(&middle));
-    let rules_room = if rules.is_empty() { 0 } else { (width(&rules) + 2).min(room / 2) };
-    let what = cut_middle(&subject_of(record), room.saturating_sub(rules_room));
+    let what = subject_of(record);
+    // What was asked for comes before the rules' names, which get what it leaves and at least a third.
+    let left = room.saturating_sub(width(&what)).max(room / 3);
+    let rules_room = if rules.is_empty() { 0 } else { (width(&rules) + 2).min(left) };
+    let what = cut_middle(&what, room.saturating_sub(rules_room));
     let tail = if rules_room > 4 { format!("  {}", cut(&rules, rules_room - 2)) } else { String::new() };
     let strong = matches!(envelope.verdict, Some(Verdict::Ask | Verdict::Deny));
     let line = format!("{head}{middle}{what}{tail}");
@@ -196,6 +205,12 @@ pub(crate) fn agent_details(agent: &AgentView, look: Look) -> Vec<String> {
 pub(crate) fn wrap_kept(line: &str, columns: usize, indent: usize) -> Vec<String> {
     if width(line) <= columns {
         return vec![line.trim_end().to_owned()];
+    }
+    if indent + 16 > columns {
+        // Too narrow for a column of its own.
+        let lead = line.len() - line.trim_start().len();
+        let lines = wrap(line, columns.saturating_sub(lead).max(16), 2);
+        return lines.into_iter().map(|line| format!("{}{line}", " ".repeat(lead))).collect();
     }
     let head: String = line.chars().take(indent).collect();
     let rest: String = line.chars().skip(indent).collect();

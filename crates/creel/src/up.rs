@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use creel_wire::control::{Answer, Live, Request, read_frame, write_frame};
@@ -26,6 +26,10 @@ use crate::{clock, presence, status};
 const EVENTS_MAX: usize = 256;
 /// How long the screen stays as it is without an event.
 const REDRAW: Duration = Duration::from_secs(1);
+
+/// How long a sealed daemon may take to end, and the pause between two looks.
+const END: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Arguments of `creel up`.
 #[derive(Debug, Args)]
@@ -71,6 +75,10 @@ pub(crate) fn run(arguments: &Arguments, runtime: Option<&Path>) -> Outcome {
         return Err(Failure::new("the system daemon does not answer").hint("see `systemctl status creeld`"));
     }
     let start = start_of(arguments, &place)?;
+    if !arguments.detach {
+        // Before the first thread is started: a thread with open signals would let Ctrl-C end us at once.
+        signal_set().thread_block().map_err(|error| Failure::new(format!("cannot wait for signals: {error}")))?;
+    }
     let (child, mut daemon) = programs::start(&place, &start)?;
     if arguments.detach {
         let status = status::ask(&mut daemon)?;
@@ -263,10 +271,7 @@ fn reader(mut stream: UnixStream, events: SyncSender<Event>) -> Result<(), Failu
 
 /// Turns signals into events. Blocked in this and all later threads, so that they arrive in the waiting one only.
 fn signals(events: SyncSender<Event>) -> Result<(), Failure> {
-    let mut set = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGWINCH] {
-        set.add(signal);
-    }
+    let set = signal_set();
     set.thread_block().map_err(|error| Failure::new(format!("cannot wait for signals: {error}")))?;
     std::thread::spawn(move || {
         while let Ok(signal) = set.wait() {
@@ -276,6 +281,14 @@ fn signals(events: SyncSender<Event>) -> Result<(), Failure> {
         }
     });
     Ok(())
+}
+
+fn signal_set() -> SigSet {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGWINCH] {
+        set.add(signal);
+    }
+    set
 }
 
 /// The alternate screen, left again however we end.
@@ -333,6 +346,12 @@ pub(crate) fn down(runtime: Option<&Path>) -> Outcome {
         Answer::Sealed { records, .. } => Some(records),
         _ => None,
     })?;
+    drop(daemon);
+    // Sealed is said before the process has ended; who starts it again at once should not meet the old one.
+    let begin = Instant::now();
+    while begin.elapsed() < END && matches!(Daemon::try_open(&place), Ok(Some(_))) {
+        std::thread::sleep(LOOK);
+    }
     out::lines([format!("creel is down; the record is sealed ({})", crate::text::count(records, "record"))])?;
     Ok(Exit::Good)
 }
