@@ -112,9 +112,17 @@ pub fn at_start(config: &Config, now_unix_s: i64) -> Result<Source, String> {
             Err(why) => problem = Some(format!("the bundle in `{}` is not used: {why}", folder.display())),
         }
     }
+    Ok(Source { problem, ..starter(now_unix_s)? })
+}
+
+/// The bundle that is built in.
+///
+/// # Errors
+/// It does not load, which is a fault of the program.
+pub fn starter(now_unix_s: i64) -> Result<Source, String> {
     let files = creel_policy::starter();
     let bundle = Bundle::load(&files, now_unix_s).map_err(|errors| first(&errors))?;
-    Ok(Source { bundle, files, trust: Trust::BuiltIn, problem })
+    Ok(Source { bundle, files, trust: Trust::BuiltIn, problem: None })
 }
 
 /// Keeps an activated bundle for the next start.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use creel_catalog::Catalog;
-use creel_guard::{Approver, Guard, Input, Limits, Note, RunKey, Settings};
+use creel_guard::{Guard, Input, Limits, Note, RunKey, Settings, Trust};
 use creel_journal::{Journal, Options, Target};
 use creel_model::{Mode, RecordKind};
 use serde_json::{Map, Value, json};
@@ -145,9 +145,7 @@ impl Daemon {
         };
         let live = Arc::new(Broadcast::default());
         let desk = Arc::new(Desk::new(guard, journal, Arc::clone(&live)));
-        let by = Approver { uid: own_uid(), name: "creeld".to_owned(), means: "start".to_owned(), verified: false };
-        let activate = Input::Activate { bundle: world.bundle(), trust, confirmed_by: Some(by) };
-        desk.tell(activate).map_err(|refused| anyhow!("the bundle cannot be used: {}", refused.0))?;
+        activate(&desk, &world, trust)?;
         let daemon = Self { desk, world, live, stop };
         daemon.note(
             RecordKind::Daemon,
@@ -251,6 +249,25 @@ impl Daemon {
         // A record that cannot be written shows in the journal's own state.
         let _ = self.desk.tell(Input::Note(Box::new(note)));
     }
+}
+
+/// Puts the bundle in force that was found at the start. A `local-unsigned` one that differs from the one a person
+/// confirmed is refused by the guard: a file that changed under creel must not decide silently. Then the built-in one
+/// judges, and people are told.
+fn activate(desk: &Desk, world: &World, trust: Trust) -> Result<()> {
+    let first = Input::Activate { bundle: world.bundle(), trust, confirmed_by: None };
+    let Err(refused) = desk.tell(first) else { return Ok(()) };
+    world.add_problem(format!(
+        "the bundle found at the start is not used: {}; `creel policy load DIR` confirms it",
+        refused.0
+    ));
+    let now = clock::now();
+    let mut source = bundles::starter(now.unix_ns / 1_000_000_000).map_err(|why| anyhow!(why))?;
+    let modes = bundles::modes(world.config()).of(&source.bundle);
+    source.bundle.set_modes(&modes).map_err(|unknown| anyhow!("{unknown}"))?;
+    world.replace_bundle(Arc::new(source.bundle), source.files, source.trust.clone(), now.unix_ns);
+    let second = Input::Activate { bundle: world.bundle(), trust: source.trust, confirmed_by: None };
+    desk.tell(second).map(drop).map_err(|refused| anyhow!("no bundle can be used: {}", refused.0))
 }
 
 /// If a system daemon exists, a user daemon refuses to start (DESIGN §3).

@@ -131,9 +131,9 @@ impl Root {
         account: &Account,
     ) -> Result<BTreeMap<String, Looked>, String> {
         if self.local.is_some() {
-            return all(paths, digests, &mut |paths, digests| Ok(look::resolve(paths, digests)));
+            return all(paths, digests, |paths, digests| Ok(look::resolve(paths, digests)));
         }
-        all(paths, digests, &mut |paths, digests| {
+        all(paths, digests, |paths, digests| {
             let request =
                 Request::ResolvePaths { account: account.uid, paths: paths.to_vec(), scripts: digests.clone() };
             match self.ask(&request)? {
@@ -169,7 +169,7 @@ type Found = BTreeMap<String, Looked>;
 fn all(
     paths: &[String],
     digests: &BTreeSet<String>,
-    look: &mut dyn FnMut(&[String], &BTreeSet<String>) -> Result<Found, String>,
+    mut look: impl FnMut(&[String], &BTreeSet<String>) -> Result<Found, String>,
 ) -> Result<BTreeMap<String, Looked>, String> {
     let unique: BTreeSet<&String> = paths.iter().chain(digests).collect();
     let unique: Vec<String> = unique.into_iter().cloned().collect();
