@@ -5,6 +5,9 @@
     reason = "a test says what it expects by failing where it is not so"
 )]
 
+mod approvals;
 mod claude_code;
 mod codex;
+mod daemon;
+mod faults;
 mod harness;

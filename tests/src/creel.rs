@@ -4,12 +4,12 @@
 //! looks inside them. The one thing a newcomer gets wrong: dropping it kills the daemon, which is what faults want; call
 //! [`Creel::stop`] for a clean end.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::account::Account;
 use crate::await_it::{Deadline, until};
-use crate::run::{Finished, Running};
+use crate::run::{Finished, Run, Running};
 use crate::stage::Stage;
 
 /// A running creel.
@@ -121,6 +121,87 @@ impl<'stage> Creel<'stage> {
     /// It cannot be run or does not end.
     pub fn command_by(&self, account: Account, arguments: &[&str]) -> Result<Finished> {
         self.stage.run(account, "creel").arguments(arguments.iter().copied()).finish(60)
+    }
+
+    /// A command of a person at a terminal: standard input and output are one of the kernel's pseudo-terminals.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be run or does not end.
+    pub fn at_terminal(&self, account: Account, arguments: &[&str]) -> Result<Finished> {
+        self.terminal(account, arguments).finish(60)
+    }
+
+    /// The screen of `creel up`, joined to the running daemon, in a terminal of its own.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started.
+    pub fn screen(&self, account: Account) -> Result<Running> {
+        self.terminal(account, &["up"]).environment("TERM", "xterm").start()
+    }
+
+    fn terminal(&self, account: Account, arguments: &[&str]) -> Run<'stage> {
+        // Wide: a line that is cut would hide the code on it.
+        let mut words = vec!["stty cols 200 rows 60; exec creel".to_owned()];
+        words.extend(arguments.iter().map(|word| format!("'{word}'")));
+        // `--return` hands on the command's own exit code.
+        self.stage.run(account, "script").arguments(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"])
+    }
+
+    /// The question that waits now, as `creel approvals` lists it for the administrator or owner; waits for one.
+    ///
+    /// # Errors
+    ///
+    /// None came, or more than one waits.
+    pub fn question(&self) -> Result<Value> {
+        let open = until("a question", Deadline::seconds(60), || {
+            self.questions().ok().filter(|questions| !questions.is_empty())
+        })?;
+        ensure!(open.len() == 1, "one question was expected: {open:?}");
+        open.into_iter().next().context("one question")
+    }
+
+    /// All questions that wait.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer.
+    pub fn questions(&self) -> Result<Vec<Value>> {
+        self.command(&["approvals", "--format", "jsonl"])?.well()?.json_lines()
+    }
+
+    /// Records with this code, for example `alert.no-agent-above`.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer.
+    pub fn coded(&self, code: &str) -> Result<Vec<Value>> {
+        let mut records = self.records()?;
+        records.retain(|record| record.pointer("/envelope/code").and_then(Value::as_str) == Some(code));
+        Ok(records)
+    }
+
+    /// Records of the kind `alert`.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer.
+    pub fn alerts(&self) -> Result<Vec<Value>> {
+        let mut records = self.records()?;
+        records.retain(|record| record.pointer("/envelope/kind").and_then(Value::as_str) == Some("alert"));
+        Ok(records)
+    }
+
+    /// Insists that the record is unaltered, as far as anybody can tell without an anchor.
+    ///
+    /// # Errors
+    ///
+    /// It is not.
+    pub fn verified(&self) -> Result<()> {
+        let verified = self.command(&["log", "verify"])?.well()?;
+        ensure!(verified.stdout.contains("self-consistent"), "{verified}");
+        Ok(())
     }
 
     /// The state as JSON.

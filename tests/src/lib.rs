@@ -14,6 +14,7 @@ mod run;
 mod skip;
 mod sse;
 mod stage;
+mod stand_in;
 
 pub use account::Account;
 pub use agent::{Agent, claude, codex};
@@ -23,3 +24,4 @@ pub use endpoint::{Endpoint, Request, Step};
 pub use run::{Finished, Run, Running};
 pub use skip::skip;
 pub use stage::Stage;
+pub use stand_in::{StandIn, tool_call};

@@ -6,7 +6,7 @@
 //! | the daemon's own account | all, loosening with a confirmation code at a terminal | – |
 //! | another account | nothing | its own records and questions, to look at |
 //! | member of `creel-analyst` | – | everybody's records, to look at |
-//! | member of `creel-approver` | – | answers questions of *other* accounts |
+//! | member of `creel-approver` | – | sees questions of all accounts, answers those of *other* ones |
 //! | root | all | all |
 //!
 //! In user mode a hostile process of the same account can imitate a person; `creel status` says so. The test is a
@@ -81,6 +81,12 @@ impl Asker {
     #[must_use]
     pub fn may_see(&self, owner: u32) -> bool {
         self.uid == 0 || self.uid == owner || self.analyst || self.mode == Mode::User
+    }
+
+    /// Whether it may see questions of that account: who is to answer them must know what they are.
+    #[must_use]
+    pub fn may_see_question(&self, owner: u32) -> bool {
+        self.may_see(owner) || self.approver
     }
 
     /// The account whose records it may see, or all.

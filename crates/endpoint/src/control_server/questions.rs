@@ -117,7 +117,7 @@ impl ControlServer {
 
     fn visible_questions(&self, asker: &Asker) -> Vec<ApprovalView> {
         let mut views = self.desk.look(|guard, _| guard.approvals());
-        views.retain(|view| asker.may_see(view.owner));
+        views.retain(|view| asker.may_see_question(view.owner));
         views
     }
 

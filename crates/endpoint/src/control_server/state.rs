@@ -33,7 +33,7 @@ impl ControlServer {
         let journal = self.journal_view();
         let agents = self.agent_views(asker, false);
         let mut questions = self.desk.look(|guard, _| guard.approvals());
-        questions.retain(|question| asker.may_see(question.owner) && question.state == "open");
+        questions.retain(|question| asker.may_see_question(question.owner) && question.state == "open");
         questions.truncate(QUESTIONS_MAX);
         let protections = self.protections(asker, now, &journal, policy.blocking);
         let problems = self.problems(&agents, &journal, &protections);
@@ -96,7 +96,7 @@ impl ControlServer {
                     LiveEvent::Record { .. } => records = true,
                     LiveEvent::Question { id } => {
                         let view = self.desk.look(|guard, _| guard.approvals()).into_iter().find(|view| view.id == id);
-                        if let Some(view) = view.filter(|view| asker.may_see(view.owner)) {
+                        if let Some(view) = view.filter(|view| asker.may_see_question(view.owner)) {
                             let view = Box::new(self.question_view(&view, screen_of));
                             out(&Answer::Live(Live::Question(view)))?;
                         }
