@@ -9,6 +9,12 @@ pub(crate) const TEXT_DEPTH: u8 = 8;
 /// Deepest nesting of brackets, substitutions and compound commands inside one text, checked before the recursive
 /// parser sees it.
 pub(crate) const BRACKET_DEPTH: usize = 40;
+/// Most brackets that a text may leave open, checked before the parser sees it: each doubles the parser's time.
+pub(crate) const UNCLOSED: usize = 8;
+/// Deepest nesting of plain parentheses, for the same reason.
+pub(crate) const PARENTHESES: usize = 8;
+/// Most digits of a file descriptor's number before a redirection.
+pub(crate) const DESCRIPTOR_DIGITS: usize = 9;
 /// Most effects of one text.
 pub(crate) const EFFECTS: usize = 64;
 /// Most commands of one text, loops of function calls included.

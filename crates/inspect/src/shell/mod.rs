@@ -55,6 +55,9 @@ fn parse(text: &str) -> Result<ast::Program, &'static str> {
     if text.contains('\0') {
         return Err("text holds a zero byte");
     }
+    if descriptor_digits(text) > bounds::DESCRIPTOR_DIGITS {
+        return Err("text names an impossible file descriptor");
+    }
     if nesting(text) > bounds::BRACKET_DEPTH {
         return Err("text is nested too deeply");
     }
@@ -71,12 +74,27 @@ fn parse(text: &str) -> Result<ast::Program, &'static str> {
     }
 }
 
+/// The longest run of digits before a redirection: the parser takes it for a number that fits, and dies when not.
+fn descriptor_digits(text: &str) -> usize {
+    let (mut digits, mut longest) = (0usize, 0usize);
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b'<' | b'>' => longest = longest.max(std::mem::take(&mut digits)),
+            _ => digits = 0,
+        }
+    }
+    longest
+}
+
 /// An upper bound of how deeply brackets, substitutions and compound commands nest. Counts inside double quotes too,
 /// because substitutions live there.
 fn nesting(text: &str) -> usize {
     let bytes = text.as_bytes();
     let (mut deepest, mut depth, mut words) = (0usize, 0usize, 0usize);
     let mut negations = 0usize;
+    // For each open bracket whether it is a plain parenthesis; how many of those are open now, and were at most.
+    let (mut open, mut bares, mut barest) = (Vec::new(), 0usize, 0usize);
     let mut single = false;
     let mut start_of_command = true;
     let mut at = 0;
@@ -90,10 +108,16 @@ fn nesting(text: &str) -> usize {
             b'\\' => at += 1,
             b'(' | b'{' => {
                 depth += 1;
+                let before = at.checked_sub(1).and_then(|before| bytes.get(before));
+                let bare = b == b'(' && !matches!(before, Some(b'$' | b'<' | b'>'));
+                open.push(bare);
+                bares += usize::from(bare);
+                barest = barest.max(bares);
                 start_of_command = true;
             }
             b')' | b'}' => {
                 depth = depth.saturating_sub(1);
+                bares -= usize::from(open.pop().unwrap_or(false));
                 start_of_command = true;
             }
             b'`' => start_of_command = true,
@@ -138,5 +162,7 @@ fn nesting(text: &str) -> usize {
         deepest = deepest.max(depth + words);
         at += 1;
     }
-    deepest
+    // The parser tries every reading of each plain parenthesis (subshell, arithmetic) when what is inside does not
+    // parse, and of each bracket that is never closed: its time doubles with each of them.
+    if depth > bounds::UNCLOSED || barest > bounds::PARENTHESES { usize::MAX } else { deepest }
 }

@@ -200,6 +200,23 @@ fn nesting_adds_up_over_nested_texts() {
 }
 
 #[test]
+fn what_a_parser_needs_long_for_or_dies_of_never_reaches_it() {
+    for text in [
+        "(".repeat(40),
+        "$(".repeat(40),
+        "echo \"$(".repeat(40),
+        format!("{}a b c{}", "(".repeat(30), ")".repeat(30)),
+        "${a:-".repeat(30),
+        "cat 99999999999999999999< x".to_owned(),
+        "echo a 123456789012>&2".to_owned(),
+    ] {
+        let got = understand(&text);
+        assert!(!got.parsed && got.opaque, "{text}");
+    }
+    assert!(understand("(cd a && (make; (true))) 2>&1; echo $(( (1 + 2) * (3) ))").parsed);
+}
+
+#[test]
 fn limits_come_back_opaque() {
     let long = "true\n".repeat(60_000);
     assert!(understand(&long).opaque, "too long");
