@@ -253,6 +253,24 @@ impl<'stage> Creel<'stage> {
         Ok(())
     }
 
+    /// Halts the daemon where it is; its sockets stay.
+    ///
+    /// # Errors
+    ///
+    /// It is not running.
+    pub fn pause(&mut self) -> Result<()> {
+        self.daemon.as_mut().context("the daemon is not running")?.signal(rustix::process::Signal::STOP)
+    }
+
+    /// Lets a paused daemon go on.
+    ///
+    /// # Errors
+    ///
+    /// It is not running.
+    pub fn go_on(&mut self) -> Result<()> {
+        self.daemon.as_mut().context("the daemon is not running")?.signal(rustix::process::Signal::CONT)
+    }
+
     /// Stops the daemon cleanly.
     ///
     /// # Errors

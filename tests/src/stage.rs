@@ -183,6 +183,13 @@ impl Stage {
         self.outside(inside).symlink_metadata().is_ok()
     }
 
+    /// Whether a program of this name runs on the stage now.
+    #[must_use]
+    pub fn process_named(&self, name: &str) -> bool {
+        let named = |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim_end() == name);
+        self.processes().iter().any(|id| named(id))
+    }
+
     /// Processes on the stage beside its first, by the machine's numbers. They are known by their process namespace,
     /// which nobody else has.
     #[must_use]
