@@ -107,7 +107,10 @@ const PREFIXES: &[&str] =
 /// Codex's `write_stdin` types into such a program without any hook, so the start is the only place to judge. This looks
 /// at words only and errs towards yes; the pin `unified_exec = false` closes the hole in system mode.
 fn is_interactive(text: &str) -> bool {
-    text.split(['\n', ';', '|', '&', '(', ')', '`', '{', '}']).any(|segment| {
+    segments(text).into_iter().any(|(source, segment)| {
+        if source.is_some_and(|source| writes_by_itself(source, text)) {
+            return false;
+        }
         let mut words = segment.split_whitespace().map(|word| word.trim_matches(['"', '\'', '\\', '$']));
         let program = words.find(|word| {
             let assignment = word.split_once('=').is_some_and(|(name, _)| !name.is_empty() && !name.contains('/'));
@@ -129,6 +132,47 @@ fn is_interactive(text: &str) -> bool {
         }
         INTERPRETERS.contains(&program) && (bare && !has_text || rest.contains(&"-i") || rest.contains(&"-tt"))
     })
+}
+
+const SEPARATORS: [char; 9] = ['\n', ';', '|', '&', '(', ')', '`', '{', '}'];
+
+/// The text between separators; where a pipe leads into it, with what stands at the pipe's beginning. Brackets neither
+/// begin nor end a pipe, because most of them stand in quotes.
+fn segments(text: &str) -> Vec<(Option<&str>, &str)> {
+    let mut found = Vec::new();
+    let (mut begin, mut piped) = ("", false);
+    let (mut before, mut rest) = (String::new(), text);
+    loop {
+        let (segment, after) = rest.split_at(rest.find(SEPARATORS).unwrap_or(rest.len()));
+        match before.as_str() {
+            "" if !found.is_empty() => {}
+            "|" | "|&" => piped = true,
+            _ => (begin, piped) = (segment, false),
+        }
+        found.push((piped.then_some(begin), segment));
+        if after.is_empty() {
+            return found;
+        }
+        let next = after.find(|c: char| !SEPARATORS.contains(&c) && !c.is_whitespace()).unwrap_or(after.len());
+        let (gap, tail) = after.split_at(next);
+        before = gap.chars().filter(|c| "\n;|&".contains(*c)).collect();
+        rest = tail;
+    }
+}
+
+/// Whether a pipe's first program writes something of its own and hands on nothing that is typed. Where the text names
+/// a terminal or another descriptor, that is not believed.
+fn writes_by_itself(source: &str, text: &str) -> bool {
+    let doubtful = ["tty", "/proc/", "<&", "$(", "<(", "`"].iter().any(|mark| text.contains(mark))
+        || text.replace("/dev/null", "").contains("/dev/");
+    let mut words = source.split_whitespace();
+    let program = words.next().map(base_name).unwrap_or_default();
+    let known = match program {
+        "echo" | "printf" | "curl" | "wget" | "ls" | "seq" => true,
+        "cat" => words.clone().next().is_some() && words.all(|word| !word.starts_with(['-', '<', '$', '*'])),
+        _ => false,
+    };
+    known && !doubtful
 }
 
 fn base_name(path: &str) -> &str {
@@ -197,6 +241,15 @@ mod tests {
             "psql",
             "bash --norc -i",
             "python3 -i x.py",
+            "cat | bash",
+            "cat - | bash",
+            "echo; bash",
+            "false || bash",
+            "echo x | cat /dev/tty | sh",
+            "cat a < $(tty) | python3",
+            "tee | sqlite3",
+            "echo $(cat) | bash",
+            "echo (bash)",
         ] {
             assert!(is_interactive(text), "{text}");
         }
@@ -215,6 +268,11 @@ mod tests {
             "python3 - <<'E'\nE",
             "ssh host ls",
             "npm run dev",
+            "echo 'print(1)' | python3",
+            "curl -s https://x.example 2>/dev/null | sh",
+            "cat query.sql | psql",
+            "cat a b | sort | node",
+            "printf 'select 1' |& sqlite3",
         ] {
             assert!(!is_interactive(text), "{text}");
         }
