@@ -107,6 +107,7 @@ const PREFIXES: &[&str] =
 /// Codex's `write_stdin` types into such a program without any hook, so the start is the only place to judge. This looks
 /// at words only and errs towards yes; the pin `unified_exec = false` closes the hole in system mode.
 fn is_interactive(text: &str) -> bool {
+    let text = &without_here_documents(text);
     segments(text).into_iter().any(|(source, segment)| {
         if source.is_some_and(|source| writes_by_itself(source, text)) {
             return false;
@@ -116,7 +117,7 @@ fn is_interactive(text: &str) -> bool {
             let assignment = word.split_once('=').is_some_and(|(name, _)| !name.is_empty() && !name.contains('/'));
             !assignment && !word.starts_with('-') && !PREFIXES.contains(&base_name(word))
         });
-        let Some(program) = program.map(base_name) else { return false };
+        let Some(program) = program.filter(|word| !word.starts_with('#')).map(base_name) else { return false };
         let rest: Vec<&str> = words.filter(|word| !word.starts_with(['<', '>']) && !word.starts_with("2>")).collect();
         let flagged = rest.iter().any(|word| {
             *word == "--interactive"
@@ -132,6 +133,30 @@ fn is_interactive(text: &str) -> bool {
         }
         INTERPRETERS.contains(&program) && (bare && !has_text || rest.contains(&"-i") || rest.contains(&"-tt"))
     })
+}
+
+/// The text without the bodies of its here-documents, which are input and not commands. One without an end, in quotes or
+/// in a comment is none.
+fn without_here_documents(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        kept.push_str(line);
+        kept.push('\n');
+        let Some((before, after)) = line.split_once("<<") else { continue };
+        let quoted = ['\'', '"'].iter().any(|quote| before.matches(*quote).count() % 2 == 1);
+        if quoted || before.contains('#') || before.contains('\\') || after.starts_with('<') {
+            continue;
+        }
+        let after = after.trim_start_matches('-').trim_start();
+        let word = after.split([' ', '\t', ';', '|', '&', '>', '<', ')']).next().unwrap_or_default();
+        let end = word.trim_matches(['\'', '"', '\\']);
+        let mut ahead = lines.clone();
+        if !end.is_empty() && ahead.any(|line| line.trim_start_matches('\t') == end) {
+            lines = ahead;
+        }
+    }
+    kept
 }
 
 const SEPARATORS: [char; 9] = ['\n', ';', '|', '&', '(', ')', '`', '{', '}'];
@@ -250,6 +275,10 @@ mod tests {
             "tee | sqlite3",
             "echo $(cat) | bash",
             "echo (bash)",
+            "echo '<<E'\nbash -i\nE",
+            "true # <<E\nbash -i\nE",
+            "cat <<E\nbash -i",
+            "cat <<E\nx\nE\nbash -i",
         ] {
             assert!(is_interactive(text), "{text}");
         }
@@ -269,6 +298,9 @@ mod tests {
             "ssh host ls",
             "npm run dev",
             "echo 'print(1)' | python3",
+            "cat > run.sh <<'EOF'\n#!/bin/bash\nbash\nEOF\nchmod +x run.sh",
+            "cat <<-E | tee x\n\tsh\n\tE",
+            "#!/bin/sh\nls",
             "curl -s https://x.example 2>/dev/null | sh",
             "cat query.sql | psql",
             "cat a b | sort | node",
