@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::guard::Guard;
 use crate::input::Settings;
+use crate::shrink::{self, SNAPSHOT_BYTES_MAX};
 use crate::state::{Batch, Change, State};
 
 /// The snapshot's format; another one is refused.
@@ -51,11 +52,23 @@ impl std::fmt::Display for RestoreError {
 impl std::error::Error for RestoreError {}
 
 impl Guard {
-    /// The state as bytes, without held hooks: no prompt and no argument of a call is in it.
+    /// The state as bytes, without held hooks: no prompt and no argument of a call is in it. At most
+    /// [`crate::SNAPSHOT_BYTES_MAX`] bytes: of a larger state the oldest is left out, and counts as unknown after a
+    /// restart.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        let written = Written { format: FORMAT, boot_id: &self.settings.boot_id, state: &self.state };
-        serde_json::to_vec(&written).unwrap_or_default()
+        let write = |state: &State| {
+            let written = Written { format: FORMAT, boot_id: &self.settings.boot_id, state };
+            serde_json::to_vec(&written).unwrap_or_default()
+        };
+        let whole = write(&self.state);
+        if whole.len() <= SNAPSHOT_BYTES_MAX {
+            return whole;
+        }
+        let mut state = self.state.clone();
+        // What stands around the state takes a few bytes itself.
+        shrink::to_fit(&mut state, SNAPSHOT_BYTES_MAX.saturating_sub(1_024));
+        write(&state)
     }
 
     /// The guard as it was when the last of `after` was written. `after` are the records that follow the snapshot, in

@@ -125,3 +125,22 @@ fn recorded_facts_give_the_same_verdicts_and_show_what_another_bundle_changes() 
     assert_eq!((why.judged, why.answered, why.same_bundle), (Verdict::Deny, Verdict::Deny, true));
     assert_eq!(why.now.judgement.verdict, Verdict::Deny);
 }
+
+/// An agent may claim as many conversations as it likes; the journal takes snapshots of 2 MiB, and one that is too
+/// large would deny everything from then on, for everybody.
+#[test]
+fn a_flood_of_claimed_conversations_leaves_a_snapshot_that_can_be_written() {
+    let (mut lab, agent) = (Lab::new(), caller(10));
+    let words: String = (0..200).map(|n| format!("~/f{n} ")).collect();
+    for n in 0..700 {
+        lab.verdict(&agent, &prompt(&format!("{n}-{}", "x".repeat(200)), &words));
+        lab.records.clear();
+    }
+    let snapshot = lab.guard.snapshot();
+    assert!(snapshot.len() <= creel_guard::SNAPSHOT_BYTES_MAX, "{} bytes", snapshot.len());
+    let mut restored = Guard::restore(settings(Limits::default()), Some(&snapshot), []).unwrap();
+    assert_eq!(restored.runs().count(), 1, "what is small stays");
+    let bundle = lab.bundle.clone();
+    restored.step(Input::Activate { bundle, trust: creel_guard::Trust::LocalUnsigned, confirmed_by: None }, lab.now);
+    assert!(restored.bundle().is_some());
+}
