@@ -17,6 +17,9 @@ use super::{Managed, Refusal, Undo};
 use crate::look::digest_bytes;
 use crate::read::content;
 
+/// The largest kept undo in bytes: a managed file's text, escaped at worst, and a few words.
+const UNDO_BYTES_MAX: usize = 8 * FILE_BYTES_MAX;
+
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// One file that creel may write, and where its undo is kept.
@@ -193,12 +196,21 @@ impl ManagedFile {
     /// What is kept for the undo; `None` where creel never wrote this file.
     fn kept(&self) -> Result<Option<Undo>, Refusal> {
         let path = self.undo.0.join(&self.undo.1);
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| Refusal::Failed(format!("{}: {error}", path.display()))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Refusal::Failed(format!("{}: {error}", path.display()))),
+        let refused = |why: String| Refusal::Failed(format!("{}: {why}", path.display()));
+        // In a home folder anything may stand there: a FIFO that is never written, a link to something endless.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(rustix::fs::CWD, &path, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(refused(std::io::Error::from(error).to_string())),
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+        match content(&fd, &stat, UNDO_BYTES_MAX) {
+            Content::Text(text) => serde_json::from_str(&text).map(Some).map_err(|error| refused(error.to_string())),
+            Content::NotAFile(what) => Err(Refusal::NotAFile(what)),
+            Content::TooLarge(size) => Err(Refusal::TooMuch(format!("an undo of {size} bytes"))),
+            Content::Unreadable(why) => Err(refused(why)),
+            Content::NotText => Err(refused("not text".to_owned())),
         }
     }
 

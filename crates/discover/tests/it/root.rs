@@ -285,3 +285,21 @@ fn rights_of_another_account() {
     let Answer::Paths(looked) = policy.answer(&request) else { panic!() };
     assert_eq!(looked[&path("open")].resolved, None);
 }
+
+/// A home folder is its owner's: what stands where the undo is kept must neither hold root nor fill its memory.
+#[test]
+fn what_stands_in_place_of_the_undo_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = policy(folder.path());
+    let read = Request::ReadManaged { target: managed() };
+    let kept = folder.path().join("state/undo/claude-code.managed.file.json");
+    std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &kept, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    assert_eq!(refused(policy.answer(&read)), Refusal::NotAFile("fifo".into()));
+    std::fs::remove_file(&kept).unwrap();
+    symlink("/dev/zero", &kept).unwrap();
+    assert_eq!(refused(policy.answer(&read)), Refusal::NotAFile("symlink".into()));
+    std::fs::remove_file(&kept).unwrap();
+    std::fs::File::create(&kept).unwrap().set_len(1 << 40).unwrap();
+    assert!(matches!(refused(policy.answer(&read)), Refusal::TooMuch(_)));
+}
