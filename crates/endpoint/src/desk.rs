@@ -15,6 +15,7 @@ use creel_model::{Decision, MatchedRule, Moment, RecordKind, Severity, Verdict};
 
 use crate::clock;
 use crate::live::{Broadcast, LiveEvent};
+use crate::reports::Durations;
 
 /// Held actions at a time on the whole machine; one more is denied with `overload`.
 pub const HELD_MAX: usize = 128;
@@ -36,7 +37,7 @@ struct Inner {
     next_ticket: u64,
     records_lost: u64,
     closed: bool,
-    questions_seen: u64,
+    durations: Durations,
 }
 
 enum Held {
@@ -61,7 +62,7 @@ impl Desk {
                 next_ticket: 1,
                 records_lost: 0,
                 closed: false,
-                questions_seen: 0,
+                durations: Durations::default(),
             }),
             released: Condvar::new(),
             live,
@@ -198,6 +199,13 @@ impl Desk {
         work(&mut self.lock().journal)
     }
 
+    /// Median and 99th percentile of what decisions took since the start, in nanoseconds.
+    #[must_use]
+    pub fn took(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.durations.at(500), inner.durations.at(990))
+    }
+
     /// Records that could not be written since the start.
     #[must_use]
     pub fn records_lost(&self) -> u64 {
@@ -255,9 +263,12 @@ impl Desk {
     /// answer when the records could not be written.
     fn step(&self, inner: &mut Inner, input: Input) -> Result<Output, Box<Decision>> {
         let output = inner.guard.step(input, clock::now());
-        let Inner { guard, journal, held, records_lost, questions_seen, .. } = inner;
+        let Inner { guard, journal, held, records_lost, durations, .. } = inner;
         let mut failed = None;
         for record in &output.records {
+            if record.envelope.kind == RecordKind::Decision {
+                durations.add(record.envelope.took_ns);
+            }
             let mut snapshot = || guard.snapshot();
             match journal.append(record, &mut snapshot) {
                 Ok(appended) => {
@@ -288,7 +299,6 @@ impl Desk {
             self.released.notify_all();
         }
         for view in &output.asked {
-            *questions_seen = questions_seen.wrapping_add(1);
             self.live.send(LiveEvent::Question { id: view.id.clone() });
         }
         for alert in &output.alerts {

@@ -41,6 +41,58 @@ pub fn quietness(guard: &Guard) -> Quietness {
     sum
 }
 
+/// How long decisions took, in buckets that grow by an eighth: a figure for people, not for proofs.
+#[derive(Clone, Debug)]
+pub struct Durations {
+    buckets: Vec<u64>,
+    count: u64,
+}
+
+/// Enough buckets for more than an hour.
+const BUCKETS: usize = 8 * 42;
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self { buckets: vec![0; BUCKETS], count: 0 }
+    }
+}
+
+impl Durations {
+    /// Counts one, in nanoseconds.
+    pub fn add(&mut self, took_ns: u64) {
+        if let Some(bucket) = self.buckets.get_mut(Self::bucket(took_ns)) {
+            *bucket = bucket.saturating_add(1);
+            self.count = self.count.saturating_add(1);
+        }
+    }
+
+    /// The upper end of the bucket in which that share (in thousandths) of all lies; 0 when there is none.
+    #[must_use]
+    pub fn at(&self, per_mille: u64) -> u64 {
+        let wanted = self.count.saturating_mul(per_mille).div_ceil(1000);
+        let mut seen = 0;
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            seen += bucket;
+            if seen >= wanted && seen > 0 {
+                return Self::upper(index);
+            }
+        }
+        0
+    }
+
+    fn bucket(took_ns: u64) -> usize {
+        let took = took_ns.max(8);
+        let power = took.ilog2();
+        let eighth = (took >> (power - 3)) & 7;
+        (((power - 3) as usize) * 8 + usize::try_from(eighth).unwrap_or(0)).min(BUCKETS - 1)
+    }
+
+    fn upper(index: usize) -> u64 {
+        let (power, eighth) = (index / 8 + 3, (index % 8) as u64);
+        (8 + eighth + 1).checked_shl(u32::try_from(power - 3).unwrap_or(0)).unwrap_or(u64::MAX)
+    }
+}
+
 /// How often each rule matched, over records.
 #[derive(Default)]
 pub struct Tally(BTreeMap<String, Row>);
@@ -149,4 +201,25 @@ pub fn floor(bundle: &Bundle) -> Vec<FloorCell> {
             rules: cell.rules.into_iter().collect(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_right_within_an_eighth() {
+        let mut durations = Durations::default();
+        assert_eq!(durations.at(500), 0);
+        for took in 1..=1000_u64 {
+            durations.add(took * 1_000);
+        }
+        for (per_mille, exact) in [(500, 500_000.0), (990, 990_000.0), (1000, 1_000_000.0)] {
+            #[expect(clippy::cast_precision_loss, reason = "a test of small numbers")]
+            let found = durations.at(per_mille) as f64;
+            assert!(found >= exact && found <= exact * 1.13, "{per_mille}: {found}");
+        }
+        durations.add(u64::MAX);
+        durations.add(0);
+    }
 }

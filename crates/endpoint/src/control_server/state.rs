@@ -8,7 +8,7 @@ use creel_journal::{Reader, Space, Start};
 use creel_model::{Mode, Moment, RuleMode, Severity};
 use creel_wire::control::{
     AgentView, Answer, Governed, GuardState, HookView, JournalView, Live, McpServerView, Problem, Protection,
-    ProtectionState, RefusalCode, RunView, Scope, StatusReport,
+    ProtectionState, Quietness, RefusalCode, RunView, Scope, StatusReport,
 };
 
 use super::records::view as record_view;
@@ -49,7 +49,7 @@ impl ControlServer {
             agents,
             questions: questions.iter().map(|question| self.question_view(question, screen_of)).collect(),
             journal,
-            quietness: self.desk.look(|guard, _| reports::quietness(guard)),
+            quietness: self.quietness(),
             break_glass: self.break_glass_view(),
             problems,
         }
@@ -133,6 +133,11 @@ impl ControlServer {
     /// Whether this asker's screen may show codes: a person at a terminal. In user mode that is the test of presence.
     fn screen_of(&self, asker: &Asker) -> Option<u32> {
         asker.terminal.then_some(asker.uid)
+    }
+
+    fn quietness(&self) -> Quietness {
+        let (took_p50_ns, took_p99_ns) = self.desk.took();
+        Quietness { took_p50_ns, took_p99_ns, ..self.desk.look(|guard, _| reports::quietness(guard)) }
     }
 
     fn journal_view(&self) -> JournalView {
