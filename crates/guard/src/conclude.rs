@@ -112,6 +112,7 @@ impl Step<'_> {
             sinks,
             native: decision.verdict == Verdict::Ask,
             spawns,
+            failed: false,
             order: 0,
         };
         self.change(Change::CallOpened { run: seen.run.clone(), id: key, call: Box::new(call) });
@@ -179,7 +180,7 @@ impl Step<'_> {
             );
             self.alert("alert.result-mismatch", Severity::High, text, of, owner);
         }
-        if judged.native {
+        if judged.native && !judged.failed {
             self.native_used(seen, judged);
         }
     }

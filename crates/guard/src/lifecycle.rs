@@ -42,7 +42,7 @@ impl Step<'_> {
     pub(crate) fn run_ended(&mut self, key: &RunKey) {
         let id = key.id();
         let Some(run) = self.guard.state.runs.get(&id).filter(|run| !run.ended).cloned() else { return };
-        let open = self.guard.state.calls.get(&id).map_or(0, BTreeMap::len);
+        let open = self.guard.state.open_calls(&id).count();
         self.change(Change::RunEnded(id.clone()));
         let mut envelope = self.envelope(RecordKind::Event, run.uid);
         envelope.code = Some("run.ended".to_owned());

@@ -3,7 +3,6 @@
 //! The one fact a newcomer gets wrong: a claimed conversation never takes labels away. An id that is new inherits from
 //! its run, one that is known brings its own along, and one that nobody has seen begin starts `untrusted`.
 
-use std::collections::BTreeMap;
 
 use creel_model::action::SessionChange;
 use creel_model::{ActionId, Basis, Cause, Effect, Label, LabelFact, Link, Moment, Origin, Point, RunId, TraceId};
@@ -112,8 +111,7 @@ impl Step<'_> {
         let mut causes = Vec::new();
         if let Some(parent) = caller.parent.as_ref().map(crate::RunKey::id) {
             labels = self.guard.state.runs.get(&parent).map(|run| run.labels.clone()).unwrap_or_default();
-            let open: Vec<&OpenCall> =
-                self.guard.state.calls.get(&parent).into_iter().flat_map(BTreeMap::values).collect();
+            let open: Vec<&OpenCall> = self.guard.state.open_calls(&parent).collect();
             let link = if open.len() == 1 { Link::Subtree } else { Link::Interval };
             causes = open.iter().take(8).map(|call| Cause { action_id: call.action.clone(), link }).collect();
         }
@@ -163,14 +161,21 @@ impl Step<'_> {
         Some(trace)
     }
 
-    /// The judged call that a result belongs to, by call id; closes it.
+    /// The judged call that a result belongs to, by call id; closes it. A failure closes it for everything but the
+    /// ordinary result that may follow.
     fn correlate(&mut self, ready: &Ready, run: &RunId) -> Option<OpenCall> {
         if ready.action.point != Point::ToolResult {
             return None;
         }
         let key = call_key(&ready.action)?;
         let call = self.guard.state.calls.get(run)?.get(&key)?.clone();
-        self.change(Change::CallClosed { run: run.clone(), id: key });
+        let over = if ready.action.failed && !call.failed {
+            let told = OpenCall { failed: true, ..call.clone() };
+            Change::CallOpened { run: run.clone(), id: key, call: Box::new(told) }
+        } else {
+            Change::CallClosed { run: run.clone(), id: key }
+        };
+        self.change(over);
         Some(call)
     }
 
@@ -190,8 +195,7 @@ impl Step<'_> {
         }
         let state = &self.guard.state;
         if ready.action.subagent.is_some() {
-            let open = state.calls.get(run).into_iter().flat_map(BTreeMap::values);
-            let spawning: Vec<&OpenCall> = open.filter(|call| call.spawns).collect();
+            let spawning: Vec<&OpenCall> = state.open_calls(run).filter(|call| call.spawns).collect();
             if !spawning.is_empty() {
                 let link = if spawning.len() == 1 { Link::Subtree } else { Link::Interval };
                 return spawning.iter().take(8).map(|call| Cause { action_id: call.action.clone(), link }).collect();

@@ -89,6 +89,9 @@ pub(crate) struct OpenCall {
     /// The call starts a subagent.
     #[serde(default)]
     pub(crate) spawns: bool,
+    /// Its failure was told. It is over, but Claude Code tells the result once more as an ordinary one.
+    #[serde(default)]
+    pub(crate) failed: bool,
     pub(crate) order: u64,
 }
 
@@ -380,6 +383,11 @@ impl State {
             let Some(oldest) = oldest else { break };
             self.conversations.remove(&oldest);
         }
+    }
+
+    /// Calls of a run that may still be running.
+    pub(crate) fn open_calls(&self, run: &RunId) -> impl Iterator<Item = &OpenCall> {
+        self.calls.get(run).into_iter().flat_map(BTreeMap::values).filter(|call| !call.failed)
     }
 
     /// Forgets the oldest open calls of all runs beyond a number.

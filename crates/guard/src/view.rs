@@ -100,7 +100,7 @@ impl Guard {
             uid: run.uid,
             ended: run.ended,
             labels: run.labels.iter().map(|fact| fact.label.to_string()).collect(),
-            open_calls: self.state.calls.get(id).map_or(0, BTreeMap::len),
+            open_calls: self.state.open_calls(id).count(),
             last_boot_ns: run.last_boot_ns,
         })
     }

@@ -63,6 +63,17 @@ fn what_ran_is_compared_with_what_was_judged() {
     // The call is closed: the same result once more has no call.
     lab.verdict(&agent, &result("s", "c1", "Bash", harmless.clone(), json!({"stdout": ""})));
     assert!(lab.codes().contains(&"alert.result-without-call"));
+    // A failure is told twice by Claude Code, as a failure and as an ordinary result; a third time is one too many.
+    let mut lab = Lab::new();
+    let input = json!({"command": "false"});
+    lab.verdict(&agent, &bash("s", "c2", "false"));
+    let failure = json!({"tool_name": "Bash", "tool_input": input, "tool_use_id": "c2", "error": "Exit code 1"});
+    lab.verdict(&agent, &event("s", "PostToolUseFailure", failure));
+    let told = result("s", "c2", "Bash", input, json!({"stdout": "", "stderr": ""}));
+    lab.verdict(&agent, &told);
+    assert!(!lab.codes().iter().any(|code| code.starts_with("alert.")), "{:?}", lab.codes());
+    lab.verdict(&agent, &told);
+    assert!(lab.codes().contains(&"alert.result-without-call"));
     // A call that was denied must not have a result.
     let mut lab = Lab::new();
     let denied = json!({"file_path": "/home/dev/.ssh/id_rsa"});
