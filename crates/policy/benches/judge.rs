@@ -41,11 +41,11 @@ fn measure(name: &str, bundle: &Bundle, effects: &[Effect]) {
         set_aside: &BTreeMap::new(),
         now_unix_s: 0,
     };
-    let mut times: Vec<u128> = Vec::new();
+    let mut times: Vec<u64> = Vec::new();
     for round in 0..3_300 {
-        let began = Instant::now();
+        let began = cpu_ns();
         let judgement = std::hint::black_box(bundle.judge(std::hint::black_box(&question)));
-        let took = began.elapsed().as_nanos();
+        let took = cpu_ns().saturating_sub(began);
         drop(judgement);
         if round >= 300 {
             times.push(took);
@@ -53,7 +53,13 @@ fn measure(name: &str, bundle: &Bundle, effects: &[Effect]) {
     }
     times.sort_unstable();
     let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or(0) / 1_000;
-    println!("{name}: {} effects, p50 {} us, p99 {} us", effects.len(), at(50), at(99));
+    println!("{name}: {} effects, p50 {} us, p99 {} us of processor time", effects.len(), at(50), at(99));
+}
+
+/// Nanoseconds that this thread was on a processor: on a busy machine the clock on the wall measures the neighbours.
+fn cpu_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 /// A build-and-push command's effects.

@@ -1,17 +1,19 @@
 //! Judging: which rules match each effect, and what follows (DESIGN §8, `docs/decisions/0002-cedar-semantics.md`).
 //!
-//! Rules are sliced by verb and object type when they are prepared. A slice is Cedar policy sets: the enforced forbids,
-//! the audit forbids, and — only for verbs whose default is not *allow* — the permits.
+//! Rules are sliced by verb and object type when they are prepared, and of a slice only those are put to Cedar that do
+//! not certainly fail to match (`certain.rs`). Most effects are ordinary: nothing is left, and Cedar's request is never
+//! made. Permits exist only for verbs whose default is not *allow*.
 
+use std::cell::OnceCell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::str::FromStr as _;
 
-use cedar_policy::{Authorizer, Decision as CedarDecision, Entities, Policy, PolicyId, PolicySet, Request};
+use cedar_policy::{Authorizer, Decision as CedarDecision, Entities, PolicySet, Request};
 
 use creel_model::{Effect, MatchedRule, RuleMode, Severity, Verb, Verdict};
 
 use crate::bundle::Bundle;
-use crate::facts;
+use crate::facts::Facts;
 use crate::question::{EffectExplanation, Explanation, Judgement, Question};
 use crate::rules::Rule;
 use crate::schema::TYPES;
@@ -20,6 +22,8 @@ use crate::schema::TYPES;
 #[derive(Debug, Default)]
 pub(crate) struct Engine {
     slices: Vec<Slice>,
+    /// Each rule alone, by its place in the bundle.
+    alone: Vec<PolicySet>,
     authorizer: Authorizer,
 }
 
@@ -31,27 +35,28 @@ struct Slice {
     permits: Option<PolicySet>,
 }
 
-/// Forbids of one slice, in groups. A group's gate is one policy with the `||` of its members' conditions: where it does
-/// not match, none of them does, at a fraction of the cost of asking each.
+/// Forbids of one slice.
 #[derive(Debug, Default)]
 struct Forbids {
-    count: u32,
-    groups: Vec<Group>,
-}
-
-#[derive(Debug)]
-struct Group {
-    gate: Option<PolicySet>,
-    members: PolicySet,
+    /// Places in the bundle's rules.
+    rules: Vec<usize>,
+    /// All of them.
+    together: PolicySet,
 }
 
 /// What a set of forbids said about one effect.
 #[derive(Default)]
 struct Found {
-    /// Indices into the bundle's rules.
+    /// Places in the bundle's rules.
     matched: Vec<usize>,
     /// Cedar's words per rule that could not be evaluated.
     errors: Vec<String>,
+}
+
+/// One effect's facts, and Cedar's request about it once it is needed.
+struct Asked<'a> {
+    facts: Facts<'a>,
+    request: OnceCell<Result<(Request, Entities), String>>,
 }
 
 /// The text of the permit that a default of *allow* compiles to.
@@ -60,32 +65,35 @@ pub(crate) fn generated_permit(verb: Verb) -> String {
 }
 
 impl Engine {
-    /// Members per gate.
-    const GROUP: usize = 16;
-    /// Fewer members than this are asked one by one.
-    const GATED_MIN: usize = 3;
+    /// Up to so many rules are asked about one by one; more than these, and the whole slice at once costs less.
+    const ALONE_MAX: usize = 8;
 
     pub(crate) fn build(rules: &[Rule], defaults: &BTreeMap<Verb, Verdict>) -> Self {
         let mut slices = Vec::with_capacity(Verb::ALL.len() * TYPES.len());
         for verb in Verb::ALL {
             for kind in TYPES {
                 let of = |mode: RuleMode, permit: bool| {
-                    rules.iter().filter(move |rule| {
+                    let fits = |rule: &Rule| {
                         rule.permit == permit
                             && rule.info.mode == mode
                             && rule.info.verbs.contains(verb)
                             && rule.types.contains(kind)
-                    })
+                    };
+                    let places = rules.iter().enumerate().filter(|(_, rule)| fits(rule)).map(|(place, _)| place);
+                    let places: Vec<usize> = places.collect();
+                    let together = set(places.iter().filter_map(|place| rules.get(*place)));
+                    Forbids { rules: places, together }
                 };
                 let open = defaults.get(verb) == Some(&Verdict::Allow);
                 slices.push(Slice {
-                    enforced: Forbids::build(of(RuleMode::Block, false)),
-                    audit: Forbids::build(of(RuleMode::Audit, false)),
-                    permits: (!open).then(|| set(of(RuleMode::Block, true))),
+                    enforced: of(RuleMode::Block, false),
+                    audit: of(RuleMode::Audit, false),
+                    permits: (!open).then(|| of(RuleMode::Block, true).together),
                 });
             }
         }
-        Self { slices, authorizer: Authorizer::new() }
+        let alone = rules.iter().map(|rule| set([rule].into_iter())).collect();
+        Self { slices, alone, authorizer: Authorizer::new() }
     }
 
     fn slice(&self, effect: &Effect) -> Option<&Slice> {
@@ -94,95 +102,49 @@ impl Engine {
         self.slices.get(verb * TYPES.len() + kind)
     }
 
-    fn find(&self, forbids: &Forbids, rules: &[Rule], request: &Request, entities: &Entities) -> Found {
+    /// Which forbids match; an error is Cedar's about the request as a whole.
+    fn find(&self, forbids: &Forbids, bundle: &Bundle, asked: &Asked<'_>) -> Result<Found, String> {
         let mut found = Found::default();
-        for group in &forbids.groups {
-            if let Some(gate) = &group.gate {
-                let response = self.authorizer.is_authorized(request, gate, entities);
-                let silent = response.diagnostics().reason().next().is_none();
-                // An error in one member's condition may hide the others behind it: then every member is asked.
-                if silent && response.diagnostics().errors().next().is_none() {
-                    continue;
-                }
-            }
-            let response = self.authorizer.is_authorized(request, &group.members, entities);
+        let may_match = |place: &&usize| {
+            let rule = bundle.rules.get(**place);
+            rule.is_some_and(|rule| rule.test.holds(&asked.facts) != Some(false))
+        };
+        let left: Vec<usize> = forbids.rules.iter().filter(may_match).copied().collect();
+        if left.is_empty() {
+            return Ok(found);
+        }
+        let (request, entities) = asked.request(bundle)?;
+        let alone = left.iter().filter_map(|place| self.alone.get(*place));
+        let sets: Vec<&PolicySet> =
+            if left.len() <= Self::ALONE_MAX { alone.collect() } else { vec![&forbids.together] };
+        for policies in sets {
+            let response = self.authorizer.is_authorized(request, policies, entities);
             for id in response.diagnostics().reason() {
                 let id: &str = id.as_ref();
-                if let Ok(index) = rules.binary_search_by(|rule| rule.info.id.as_str().cmp(id)) {
-                    found.matched.push(index);
+                if let Ok(place) = bundle.rules.binary_search_by(|rule| rule.info.id.as_str().cmp(id)) {
+                    found.matched.push(place);
                 }
             }
             found.errors.extend(response.diagnostics().errors().map(ToString::to_string));
         }
         found.matched.sort_unstable();
         found.errors.sort_unstable();
-        found
+        Ok(found)
     }
 }
 
-impl Forbids {
-    fn build<'a>(rules: impl Iterator<Item = &'a Rule>) -> Self {
-        let rules: Vec<&Rule> = rules.collect();
-        let groups = rules
-            .chunks(Engine::GROUP)
-            .map(|members| Group {
-                gate: (members.len() >= Engine::GATED_MIN).then(|| gate(members)).flatten(),
-                members: set(members.iter().copied()),
-            })
-            .collect();
-        Self { count: u32::try_from(rules.len()).unwrap_or(u32::MAX), groups }
+impl Asked<'_> {
+    fn request(&self, bundle: &Bundle) -> Result<(&Request, &Entities), String> {
+        match self.request.get_or_init(|| bundle.names.request(&self.facts)) {
+            Ok((request, entities)) => Ok((request, entities)),
+            Err(why) => Err(format!("the effect could not be put to the rules: {why}")),
+        }
     }
 }
 
 fn set<'a>(rules: impl Iterator<Item = &'a Rule>) -> PolicySet {
     // Ids are unique in a bundle, so no policy can be refused.
     PolicySet::from_policies(rules.map(|rule| rule.policy.clone())).unwrap_or_default()
-}
-
-/// One forbid whose condition is the `||` of all members' conditions, built from Cedar's own tree of them; `None` where
-/// the tree cannot be put together, which only costs speed.
-fn gate(members: &[&Rule]) -> Option<PolicySet> {
-    let mut any: Option<serde_json::Value> = None;
-    for member in members {
-        let body = member.gate_condition()?;
-        any = Some(match any {
-            None => body,
-            Some(left) => serde_json::json!({ "||": { "left": left, "right": body } }),
-        });
-    }
-    let json = serde_json::json!({
-        "effect": "forbid",
-        "principal": { "op": "All" },
-        "action": { "op": "All" },
-        "resource": { "op": "All" },
-        "conditions": [{ "kind": "when", "body": any? }],
-    });
-    let policy = Policy::from_json(Some(PolicyId::from_str("gate").ok()?), json).ok()?;
-    PolicySet::from_policies([policy]).ok()
-}
-
-impl Rule {
-    /// The rule's whole condition, as one expression. Verb and object type are the slice's; a rule that restricts its
-    /// principal or names a single object has more in its scope than that, and is not gated.
-    fn gate_condition(&self) -> Option<serde_json::Value> {
-        use cedar_policy::{PrincipalConstraint, ResourceConstraint};
-        let plain = matches!(self.policy.principal_constraint(), PrincipalConstraint::Any | PrincipalConstraint::Is(_))
-            && matches!(self.policy.resource_constraint(), ResourceConstraint::Any | ResourceConstraint::Is(_));
-        if !plain {
-            return None;
-        }
-        let mut all = serde_json::json!({ "Value": true });
-        for (index, condition) in self.conditions.as_array()?.iter().enumerate() {
-            let body = condition.get("body")?.clone();
-            let body = match condition.get("kind")?.as_str()? {
-                "when" => body,
-                "unless" => serde_json::json!({ "!": { "arg": body } }),
-                _ => return None,
-            };
-            all = if index == 0 { body } else { serde_json::json!({ "&&": { "left": all, "right": body } }) };
-        }
-        Some(all)
-    }
 }
 
 impl Bundle {
@@ -222,9 +184,11 @@ impl Bundle {
             let alone = self.judge(&Question { effects: std::slice::from_ref(effect), ..*question });
             EffectExplanation {
                 effect: format!("{} {}", effect.verb, effect.object),
-                facts: facts::json(question, effect, &self.zones),
+                facts: Facts::new(question, effect, &self.zones).json(),
                 verdict: alone.verdict,
-                considered: self.engine.slice(effect).map_or(0, |slice| slice.enforced.count + slice.audit.count),
+                considered: self.engine.slice(effect).map_or(0, |slice| {
+                    u32::try_from(slice.enforced.rules.len() + slice.audit.rules.len()).unwrap_or(u32::MAX)
+                }),
             }
         });
         Explanation { effects: effects.collect(), judgement: self.judge(question) }
@@ -239,17 +203,19 @@ impl Bundle {
         rules: &mut Vec<MatchedRule>,
         audit: &mut Vec<MatchedRule>,
     ) {
-        let request = self.names.request(question, effect, &self.zones);
-        let (Some(slice), Ok((request, entities))) = (engine.slice(effect), &request) else {
-            let why = request.err().unwrap_or_default();
-            rules.push(error(&format!("the effect could not be put to the rules: {why}"), index));
+        let Some(slice) = engine.slice(effect) else {
+            rules.push(error("the effect has no place among the rules", index));
             return;
         };
+        let asked = Asked { facts: Facts::new(question, effect, &self.zones), request: OnceCell::new() };
         for (forbids, out) in [(&slice.enforced, &mut *rules), (&slice.audit, audit)] {
-            if forbids.groups.is_empty() {
-                continue;
-            }
-            let found = engine.find(forbids, &self.rules, request, entities);
+            let found = match engine.find(forbids, self, &asked) {
+                Ok(found) => found,
+                Err(why) => {
+                    out.push(error(&why, index));
+                    continue;
+                }
+            };
             for rule in found.matched.iter().filter_map(|rule| self.rules.get(*rule)) {
                 out.push(self.matched(question, rule, index, effect));
             }
@@ -258,6 +224,13 @@ impl Bundle {
             }
         }
         if let Some(permits) = &slice.permits {
+            let (request, entities) = match asked.request(self) {
+                Ok(request) => request,
+                Err(why) => {
+                    rules.push(error(&why, index));
+                    return;
+                }
+            };
             let response = engine.authorizer.is_authorized(request, permits, entities);
             if let Some(why) = response.diagnostics().errors().next() {
                 rules.push(error(&format!("a permit could not be evaluated, so the action is refused: {why}"), index));
@@ -311,11 +284,12 @@ impl Bundle {
             let reason = "two rules demand different changes of the same text, so it is refused".to_owned();
             rules.push(own("conflicting-transforms", Verdict::Deny, Severity::High, reason, index as usize));
         }
+        // Strongest and gravest first; among equals the one that stands first in the bundle, where authors put what
+        // people should read first. creel's own answers come before.
         for list in [&mut rules, &mut audit] {
-            list.sort_by(|left, right| {
-                (right.effect, right.severity)
-                    .cmp(&(left.effect, left.severity))
-                    .then_with(|| (left.effect_index, &left.rule).cmp(&(right.effect_index, &right.rule)))
+            list.sort_by_cached_key(|rule| {
+                let place = self.rule(&rule.rule).map(|info| (info.file.as_str(), info.line));
+                (Reverse((rule.effect, rule.severity)), place, rule.effect_index)
             });
         }
         let verdict = rules.iter().filter(|rule| counts(rule)).map(|rule| rule.effect).max().unwrap_or(Verdict::Allow);

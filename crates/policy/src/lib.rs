@@ -13,6 +13,7 @@
 
 mod bundle;
 mod cell;
+mod certain;
 mod digest;
 mod engine;
 mod exceptions;

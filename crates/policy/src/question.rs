@@ -142,12 +142,12 @@ impl Judgement {
             .filter(|rule| rule.effect == self.verdict && rule.excepted_by.is_none() && rule.approved_by.is_none())
     }
 
-    /// One sentence for the person and the model: the deciding rules' reasons, each once. Empty at a plain allow.
+    /// For the person and the model: the reasons of the first two deciding rules, each once. Empty at a plain allow.
     #[must_use]
     pub fn reason(&self) -> String {
         let mut seen = BTreeSet::new();
         let mut text = String::new();
-        for rule in self.deciding().filter(|rule| seen.insert(rule.rule.as_str())).take(3) {
+        for rule in self.deciding().filter(|rule| seen.insert(rule.rule.as_str())).take(2) {
             if !text.is_empty() {
                 text.push_str("; ");
             }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr as _;
+use std::sync::Arc;
 
 use cedar_policy::ffi::DetailedError;
 use cedar_policy::{
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 use creel_model::{RuleMode, Severity, Verb, Verdict};
 
+use crate::certain::Test;
 use crate::question::{RuleInfo, Transform};
 use crate::schema::TYPES;
 use crate::text::{Faults, position};
@@ -39,6 +41,8 @@ pub(crate) struct Rule {
     pub(crate) permit: bool,
     /// Cedar's tree of its conditions.
     pub(crate) conditions: Value,
+    /// The same, as far as it can be told without Cedar.
+    pub(crate) test: Arc<Test>,
     /// The mode that the bundle gives it.
     pub(crate) own_mode: RuleMode,
     /// Index of the layer that it comes from; 0 is the lowest.
@@ -252,6 +256,7 @@ impl Source<'_> {
             },
             types,
             permit,
+            test: Arc::new(Test::of(policy, &conditions)),
             conditions,
             own_mode: RuleMode::Block,
             layer,
