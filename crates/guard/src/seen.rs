@@ -3,7 +3,6 @@
 //! The one fact a newcomer gets wrong: a claimed conversation never takes labels away. An id that is new inherits from
 //! its run, one that is known brings its own along, and one that nobody has seen begin starts `untrusted`.
 
-
 use creel_model::action::SessionChange;
 use creel_model::{ActionId, Basis, Cause, Effect, Label, LabelFact, Link, Moment, Origin, Point, RunId, TraceId};
 
