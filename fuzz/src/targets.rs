@@ -270,6 +270,11 @@ fn shell_seeds() -> Vec<Vec<u8>> {
         "case $1 in a) rm b;; *) exit;; esac; if [[ -f x ]]; then $'\\x72m' x; fi",
         "git push --force origin main; kubectl delete ns a; terraform destroy -auto-approve",
         "powershell -EncodedCommand ZQBjAGgAbwA=",
+        // Each of these once held the parser for ever, or ended it.
+        "cat <<'' x 'd e' ",
+        "diff <((((((((((((((((((((((((((((curl x",
+        "((((((((((((((((((((((((((( # )))))))))))))))))))))))))))))",
+        "cat a 18446744073709551616> /dev/tcp/h/1",
     ])
 }
 

@@ -19,6 +19,8 @@ pub(crate) const DESCRIPTOR_DIGITS: usize = 9;
 pub(crate) const EFFECTS: usize = 64;
 /// Most commands of one text, loops of function calls included.
 pub(crate) const COMMANDS: usize = 4096;
+/// Most variables that a text sets.
+pub(crate) const VARIABLES: usize = 256;
 /// Most findings of one text.
 pub(crate) const FINDINGS: usize = 128;
 /// Deepest nesting of function calls followed.

@@ -55,6 +55,9 @@ fn parse(text: &str) -> Result<ast::Program, &'static str> {
     if text.contains('\0') {
         return Err("text holds a zero byte");
     }
+    if nameless_here_document(text) {
+        return Err("a here-document has an empty end word");
+    }
     if descriptor_digits(text) > bounds::DESCRIPTOR_DIGITS {
         return Err("text names an impossible file descriptor");
     }
@@ -72,6 +75,16 @@ fn parse(text: &str) -> Result<ast::Program, &'static str> {
         }
         Err(_) => Err("text is not shell"),
     }
+}
+
+/// Whether a here-document's end word is empty (`<<''`): the parser would never come to an end of it.
+fn nameless_here_document(text: &str) -> bool {
+    text.split("<<").skip(1).any(|after| {
+        let word = after.trim_start_matches(['-', ' ', '\t']);
+        let end = word.find(|c: char| c.is_whitespace() || ";|&<>()".contains(c)).unwrap_or(word.len());
+        let word = word.get(..end).unwrap_or_default();
+        !word.is_empty() && word.chars().all(|c| matches!(c, '\'' | '"' | '\\' | '$'))
+    })
 }
 
 /// The longest run of digits before a redirection: the parser takes it for a number that fits, and dies when not.

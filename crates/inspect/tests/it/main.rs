@@ -2,6 +2,7 @@
 
 mod effects;
 mod fuzz;
+mod hostile;
 mod wrappers;
 
 use std::collections::BTreeMap;
