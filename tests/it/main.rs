@@ -11,3 +11,4 @@ mod codex;
 mod daemon;
 mod faults;
 mod harness;
+mod secrets;

@@ -187,7 +187,7 @@ impl Stage {
     #[must_use]
     pub fn process_named(&self, name: &str) -> bool {
         let named = |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim_end() == name);
-        self.processes().iter().any(|id| named(id))
+        self.processes().iter().any(named)
     }
 
     /// Processes on the stage beside its first, by the machine's numbers. They are known by their process namespace,
