@@ -116,6 +116,10 @@ impl HookServer {
                 return answer_for(kind, &action, &decision);
             }
         };
+        let canary = &self.world.canary.live;
+        if let Some(decision) = canary.decide(&action, payload, &caller.kind, caller.account.uid, peer) {
+            return answer_for(kind, &action, &decision);
+        }
         let flags = hook::Flags::parse(&request.arguments).unwrap_or_default();
         let decision = self.decide(&action, &caller, payload.len() as u64, &flags, received, stream);
         answer_for(kind, &action, &decision)
@@ -173,15 +177,20 @@ impl HookServer {
         let over = || {
             Prepared::Overload(Box::new(Overloaded { caller: caller.clone(), action: action.clone(), payload_bytes }))
         };
-        let place = self.world.place(action, caller);
-        let parts: Parts = creel_guard::understand(action, &place.borrowed(), budget);
-        if budget.spent() {
-            return over();
-        }
-        let wanted = creel_guard::wanted(&parts);
-        let Ok(looked) = self.world.look(&wanted, caller) else { return over() };
-        let bundle = self.world.bundle();
-        creel_guard::prepare(action.clone(), caller.clone(), parts, &looked, &bundle, payload_bytes, budget)
+        let work = || {
+            let place = self.world.place(action, caller);
+            let parts: Parts = creel_guard::understand(action, &place.borrowed(), budget);
+            if budget.spent() {
+                return over();
+            }
+            let wanted = creel_guard::wanted(&parts);
+            let Ok(looked) = self.world.look(&wanted, caller) else { return over() };
+            let bundle = self.world.bundle();
+            creel_guard::prepare(action.clone(), caller.clone(), parts, &looked, &bundle, payload_bytes, budget)
+        };
+        // A parser that is not ours reads hostile text here. Where it panics, this one call is denied; everything that
+        // is shared is behind locks that are not held while it runs.
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| over())
     }
 
     fn refuse(&self, peer: &Peer, kind: &str, event: &str, reason: String, caller: Option<Caller>) -> Decision {
