@@ -298,14 +298,14 @@ impl Folder {
     }
 }
 
-/// Ctrl-C ends the stage; then everything goes its ordinary way to the end and leaves nothing behind.
-struct Interrupted {
+/// Ctrl-C ends the process that was started; then everything goes its ordinary way to the end and leaves nothing behind.
+pub(crate) struct Interrupted {
     /// The stage's process; 0 before it runs, -1 once interrupted.
     stage: Arc<AtomicI32>,
 }
 
 impl Interrupted {
-    fn watch() -> Result<Self, Failure> {
+    pub(crate) fn watch() -> Result<Self, Failure> {
         let mut set = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             set.add(signal);
@@ -322,14 +322,14 @@ impl Interrupted {
     }
 
     /// That process is the stage.
-    fn ends(&self, agent: &std::process::Child) {
+    pub(crate) fn ends(&self, agent: &std::process::Child) {
         let pid = i32::try_from(agent.id()).unwrap_or(0);
         if self.stage.compare_exchange(0, pid, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             end(pid);
         }
     }
 
-    fn happened(&self) -> bool {
+    pub(crate) fn happened(&self) -> bool {
         self.stage.load(Ordering::SeqCst) == -1
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! The daemon does the work. Only `remove` also works without one: the daemon's program undoes it from the backup.
 
+mod live;
+mod model;
+
 use std::path::Path;
 
 use clap::{Args, Subcommand};
@@ -26,7 +29,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Wire protection in, then prove it with a canary.
-    Install(Change),
+    Install(Install),
     /// Restore the agent's configuration exactly.
     Remove(Remove),
     /// Say where it is wired in, what drifted, and what bypasses it.
@@ -51,6 +54,15 @@ struct Change {
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+#[derive(Debug, Args)]
+struct Install {
+    #[command(flatten)]
+    change: Change,
+    /// Prove it with the real agent against a local model endpoint, not only with the hook alone.
+    #[arg(long, conflicts_with = "dry_run")]
+    live: bool,
 }
 
 #[derive(Debug, Args)]
@@ -95,7 +107,7 @@ struct Canary {
 /// Does it.
 pub(crate) fn run(arguments: Arguments, runtime: Option<&Path>) -> Outcome {
     match arguments.verb {
-        Verb::Install(change) => install(&change, runtime),
+        Verb::Install(arguments) => install(&arguments, runtime),
         Verb::Remove(arguments) => remove(&arguments, runtime),
         Verb::Status(arguments) => status(arguments, runtime),
         Verb::Canary(arguments) => canary(arguments, runtime),
@@ -119,13 +131,22 @@ fn changed(answer: Answer) -> Option<GuardChange> {
     }
 }
 
-fn install(change: &Change, runtime: Option<&Path>) -> Outcome {
+fn install(arguments: &Install, runtime: Option<&Path>) -> Outcome {
+    let change = &arguments.change;
     let scope = scope(change.user, change.system, &Place::find(runtime));
     let request = Request::GuardInstall { kind: change.kind.clone(), scope, dry_run: change.dry_run };
     if !change.dry_run {
         presence::not_below_agent()?;
     }
-    let done = Daemon::open(runtime)?.one(&request, changed)?;
+    if arguments.live {
+        // Before anything is written: a proof that cannot be had is said first.
+        live::may_run(&change.kind)?;
+    }
+    let mut daemon = Daemon::open(runtime)?;
+    let mut done = daemon.one(&request, changed)?;
+    if arguments.live && done.canary.as_ref().is_none_or(|canary| canary.effective) {
+        done.canary = Some(live::prove(&mut daemon, &change.kind, Some(scope))?);
+    }
     print(&done, change.format, true)?;
     let effective = done.canary.as_ref().is_none_or(|canary| canary.effective);
     Ok(if effective { Exit::Good } else { Exit::No })
@@ -240,11 +261,17 @@ fn canary(arguments: Canary, runtime: Option<&Path>) -> Outcome {
         (true, false) => Some(Scope::User),
         (false, false) => None,
     };
-    let request = Request::GuardCanary { kind: arguments.kind, scope, live: arguments.live };
-    let canary = Daemon::open(runtime)?.one(&request, |answer| match answer {
-        Answer::Canary(canary) => Some(canary),
-        _ => None,
-    })?;
+    let mut daemon = Daemon::open(runtime)?;
+    let canary = if arguments.live {
+        live::may_run(&arguments.kind)?;
+        live::prove(&mut daemon, &arguments.kind, scope)?
+    } else {
+        let request = Request::GuardCanary { kind: arguments.kind, scope, live: false };
+        daemon.one(&request, |answer| match answer {
+            Answer::Canary(canary) => Some(canary),
+            _ => None,
+        })?
+    };
     match arguments.format {
         Format::Table => out::lines(canary_lines(&canary, Look::of_stdout()))?,
         format => out::json(&canary, format)?,

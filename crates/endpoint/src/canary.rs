@@ -4,6 +4,8 @@
 //! A canary call is recognised by a random word that this daemon drew a moment ago *and* by the kernel's word that the
 //! hook is our own child. So no agent can use it to be answered without being judged.
 
+mod live;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
@@ -18,6 +20,8 @@ use creel_wire::hook;
 use crate::clock;
 use crate::sockets::Peer;
 
+pub use live::{LiveCanaries, Outcome};
+
 /// How long the hook may take in a canary call.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Canary calls open at a time.
@@ -27,6 +31,8 @@ const OPEN_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub struct Canary {
     expected: Mutex<BTreeMap<String, bool>>,
+    /// Those that run the real agent.
+    pub live: LiveCanaries,
 }
 
 /// What one canary call printed.

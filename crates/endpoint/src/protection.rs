@@ -21,6 +21,9 @@ const DIFFERENCE_BYTES_MAX: usize = 64 * 1024;
 /// A proof counts for a day (DESIGN §11).
 pub const PROOF_NS: i64 = 24 * 3600 * 1_000_000_000;
 
+/// Proofs kept at a time.
+const PROOFS_MAX: usize = 1024;
+
 /// The kinds that creel can govern.
 pub const KINDS: &[&str] = &[kinds::CLAUDE_CODE, kinds::CODEX];
 
@@ -151,7 +154,11 @@ impl Protections {
                 forget: false,
             };
             root.ask(&request)?;
-            self.proofs.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(place));
+            let outdated = |kind: &str, scope: Scope| kind == place.kind && scope == place.scope;
+            let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+            proofs.retain(|(kind, scope, uid), _| {
+                !outdated(kind, *scope) || (*scope == Scope::User && *uid != place.uid)
+            });
         }
         Ok(change)
     }
@@ -277,15 +284,26 @@ impl Protections {
         without(place, text, kept.before.as_deref()).map_err(|error| error.to_string())
     }
 
-    /// Keeps a proof.
+    /// Keeps a proof. One with the real agent is about the agent of the account that ran it, so at system scope it is
+    /// kept for that account alone: no account can make protection look proved, or broken, for another.
     pub fn keep_proof(&self, place: &Place<'_>, proof: Proof) {
-        self.proofs.lock().unwrap_or_else(PoisonError::into_inner).insert(key(place), proof);
+        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = if proof.view.live { live_key(place) } else { key(place) };
+        if proofs.len() >= PROOFS_MAX && !proofs.contains_key(&key) {
+            // The least that can be forgotten is somebody's, not everybody's, proof.
+            if let Some(least) = proofs.keys().find(|(_, _, uid)| *uid != 0).cloned() {
+                proofs.remove(&least);
+            }
+        }
+        proofs.insert(key, proof);
     }
 
-    /// The last proof.
+    /// The last proof, of everybody's wiring or with the account's own agent.
     #[must_use]
     pub fn proof(&self, place: &Place<'_>) -> Option<Proof> {
-        self.proofs.lock().unwrap_or_else(PoisonError::into_inner).get(&key(place)).cloned()
+        let proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = [proofs.get(&key(place)), proofs.get(&live_key(place))];
+        kept.into_iter().flatten().max_by_key(|proof| proof.view.at_unix_ns).cloned()
     }
 
     fn plan(&self, root: &Root, place: &Place<'_>) -> Result<(Plan, Managed), String> {
@@ -342,6 +360,10 @@ impl Protections {
 fn key(place: &Place<'_>) -> (String, Scope, u32) {
     let uid = if place.scope == Scope::User { place.uid } else { 0 };
     (place.kind.to_owned(), place.scope, uid)
+}
+
+fn live_key(place: &Place<'_>) -> (String, Scope, u32) {
+    (place.kind.to_owned(), place.scope, place.uid)
 }
 
 /// A settings text without creel's part.

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 pub use frame::{FRAME_BYTES_MAX, FrameError, read_frame, write_frame};
 pub use guarding::{
-    BreakGlassView, CanaryView, FileChange, GuardChange, GuardState, GuardStatusView, QuestionState, QuestionView,
-    Scope,
+    BreakGlassView, CanaryView, FileChange, GuardChange, GuardState, GuardStatusView, LiveReport, LiveWords,
+    QuestionState, QuestionView, Scope,
 };
 pub use judging::{
     CoverageRow, DiagnosticView, FloorCell, PolicySummary, PolicyView, ReplayChange, ReplayReport, ReplayTotal,
@@ -197,8 +197,22 @@ pub enum Request {
         /// For whom; absent means whatever is installed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         scope: Option<Scope>,
-        /// With the real agent against a local model endpoint.
+        /// With the real agent: refused, because only the asker's own account may run it; see
+        /// [`Request::CanaryWord`].
         live: bool,
+    },
+    /// Begins a canary with the real agent, which the asking program starts itself. Answer: [`Answer::CanaryWord`].
+    CanaryWord {
+        /// Catalog kind.
+        kind: String,
+        /// For whom it is installed; absent means whatever the mode installs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scope: Option<Scope>,
+    },
+    /// Ends it. Answer: [`Answer::Canary`].
+    CanaryReport {
+        /// What the asker saw; the daemon compares it with what reached its hook socket.
+        report: LiveReport,
     },
     /// Everything that a screen needs, as it happens. Answers: [`Answer::Live`] until the client hangs up.
     Watch,
@@ -265,6 +279,8 @@ pub enum Answer {
     GuardStatus(Vec<GuardStatusView>),
     /// To [`Request::GuardCanary`].
     Canary(CanaryView),
+    /// To [`Request::CanaryWord`].
+    CanaryWord(LiveWords),
     /// To [`Request::Watch`].
     Live(Live),
     /// To [`Request::Shutdown`].

@@ -2,7 +2,7 @@
 
 use creel_guard::{Input, Note};
 use creel_model::{Mode, RecordKind};
-use creel_wire::control::{Answer, CanaryView, GuardChange, Purpose, RefusalCode, Scope};
+use creel_wire::control::{Answer, CanaryView, GuardChange, GuardState, LiveReport, Purpose, RefusalCode, Scope};
 use serde_json::{Map, Value, json};
 
 use super::{Asker, ControlServer, Ended, Out, Refusal};
@@ -86,10 +86,7 @@ impl ControlServer {
         live: bool,
         out: Out<'_>,
     ) -> Result<(), Ended> {
-        let scope = scope.unwrap_or(match self.world.mode() {
-            Mode::System => Scope::System,
-            Mode::User => Scope::User,
-        });
+        let scope = self.scope(scope);
         if live {
             let message = "the live canary runs the agent, which only your own account may do";
             let hint = "`creel guard canary --live` does it itself and reports what it saw";
@@ -103,9 +100,84 @@ impl ControlServer {
         Ok(out(&Answer::Canary(canary))?)
     }
 
+    /// The words of a canary that the asker runs with the real agent. Proving needs no rights: what is proved is about
+    /// the asker's own agent, and kept as that.
+    pub(super) fn canary_word(
+        &self,
+        asker: &Asker,
+        kind: &str,
+        scope: Option<Scope>,
+        out: Out<'_>,
+    ) -> Result<(), Ended> {
+        let scope = self.scope(scope);
+        if !KINDS.contains(&kind) {
+            return Err(unknown(kind).into());
+        }
+        if asker.uid == 0 {
+            let message = "the live canary runs the agent, and creel never runs an agent as root";
+            let hint = format!("run `creel guard canary {kind} --live` under the account that uses the agent");
+            return Err(Refusal::new(RefusalCode::Forbidden, message, hint).into());
+        }
+        let words = self
+            .world
+            .canary
+            .live
+            .open(kind, scope, asker.peer.pid, asker.uid)
+            .map_err(|why| Refusal::new(RefusalCode::Busy, why, "try again in two minutes"))?;
+        Ok(out(&Answer::CanaryWord(words))?)
+    }
+
+    /// What came of it: the asker's account of the disk beside the daemon's account of its hook socket.
+    pub(super) fn canary_report(&self, asker: &Asker, report: &LiveReport, out: Out<'_>) -> Result<(), Ended> {
+        let outcome = self
+            .world
+            .canary
+            .live
+            .close(report, asker.peer.pid)
+            .map_err(|why| Refusal::new(RefusalCode::Invalid, why, "run `creel guard canary KIND --live` again"))?;
+        let place = self.place(asker, &outcome.kind, outcome.scope);
+        let mut view = CanaryView {
+            kind: outcome.kind.clone(),
+            effective: outcome.because.is_none(),
+            because: outcome.because.unwrap_or_default(),
+            at_unix_ns: crate::clock::now().unix_ns,
+            live: true,
+            version: place.version.clone(),
+            steps: outcome.steps,
+        };
+        self.held_to_wiring(&place, &mut view);
+        let mut facts = canary_facts(&view);
+        facts.insert("scope".to_owned(), json!(outcome.scope));
+        facts.insert("by".to_owned(), json!(asker.name));
+        facts.insert("steps".to_owned(), json!(view.steps));
+        self.note(RecordKind::Protection, "protection.canary", asker.uid, facts);
+        self.live.send(LiveEvent::State);
+        Ok(out(&Answer::Canary(view))?)
+    }
+
+    fn scope(&self, scope: Option<Scope>) -> Scope {
+        scope.unwrap_or(match self.world.mode() {
+            Mode::System => Scope::System,
+            Mode::User => Scope::User,
+        })
+    }
+
+    /// A wiring that is not as creel made it is not effective, whatever was seen; the proof is kept either way.
+    fn held_to_wiring(&self, place: &Place<'_>, view: &mut CanaryView) {
+        let status = self.world.protections.status(&self.world.root, place, None, &self.world.inventory());
+        if status.state != GuardState::Installed && (view.effective || !view.live) {
+            view.effective = false;
+            view.because = match status.drift.first() {
+                Some(drift) => format!("the wiring is not as creel made it: {drift}"),
+                None => "the hook is not wired in".to_owned(),
+            };
+        }
+        let bundle = self.world.bundle().digest().to_string();
+        self.world.protections.keep_proof(place, Proof { view: view.clone(), bundle });
+    }
+
     /// Drives the hook as the settings name it; a wiring that drifted is not effective whatever the hook answers.
     fn prove(&self, place: &Place<'_>) -> CanaryView {
-        let status = self.world.protections.status(&self.world.root, place, None, &self.world.inventory());
         let mut view = match self.world.protections.pre_tool_command(place.kind) {
             Ok(command) => self.world.canary.drive(place.kind, &command),
             Err(why) => CanaryView {
@@ -119,15 +191,7 @@ impl ControlServer {
             },
         };
         view.version.clone_from(&place.version);
-        if status.state != creel_wire::control::GuardState::Installed {
-            view.effective = false;
-            view.because = match status.drift.first() {
-                Some(drift) => format!("the wiring is not as creel made it: {drift}"),
-                None => "the hook is not wired in".to_owned(),
-            };
-        }
-        let bundle = self.world.bundle().digest().to_string();
-        self.world.protections.keep_proof(place, Proof { view: view.clone(), bundle });
+        self.held_to_wiring(place, &mut view);
         view
     }
 
@@ -143,8 +207,7 @@ impl ControlServer {
 
     fn check_scope(&self, asker: &Asker, kind: &str, scope: Scope, what: &str) -> Result<(), Refusal> {
         if !KINDS.contains(&kind) {
-            let message = format!("creel cannot govern `{kind}` yet");
-            return Err(Refusal::new(RefusalCode::NotFound, message, format!("it governs {}", KINDS.join(" and "))));
+            return Err(unknown(kind));
         }
         match (self.world.mode(), scope) {
             (Mode::User, Scope::System) if asker.uid != 0 => Err(Refusal::new(
@@ -172,6 +235,11 @@ impl ControlServer {
         let note = Note { kind: RecordKind::Protection, code: code.to_owned(), owner: asker.uid, facts };
         let _ = self.desk.tell(Input::Note(Box::new(note)));
     }
+}
+
+fn unknown(kind: &str) -> Refusal {
+    let message = format!("creel cannot govern `{kind}` yet");
+    Refusal::new(RefusalCode::NotFound, message, format!("it governs {}", KINDS.join(" and ")))
 }
 
 fn canary_facts(canary: &CanaryView) -> Map<String, Value> {

@@ -189,6 +189,8 @@ impl ControlServer {
             }
             Request::GuardStatus { kind } => self.guard_status(asker, kind.as_deref(), out),
             Request::GuardCanary { kind, scope, live } => self.guard_canary(asker, &kind, scope, live, out),
+            Request::CanaryWord { kind, scope } => self.canary_word(asker, &kind, scope, out),
+            Request::CanaryReport { report } => self.canary_report(asker, &report, out),
             Request::Watch => self.watch(asker, out, stream),
             Request::Shutdown => {
                 asker.may_administer("stop creel")?;

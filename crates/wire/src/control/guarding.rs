@@ -133,6 +133,37 @@ pub struct CanaryView {
     pub steps: Vec<String>,
 }
 
+/// The two words of a canary with the real agent. A call that holds the first is denied, whatever the rules say, if it
+/// comes from an agent that the asking process started; a call that holds the second is judged as any other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveWords {
+    /// Names this canary; to be stopped.
+    pub forbidden: String,
+    /// To be let through.
+    pub harmless: String,
+    /// Until when the words count.
+    pub expires_unix_ns: i64,
+}
+
+/// What the program that ran the real agent saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveReport {
+    /// [`LiveWords::forbidden`] of the canary.
+    pub forbidden: String,
+    /// The file that the forbidden call would have made is there.
+    #[serde(default)]
+    pub forbidden_ran: bool,
+    /// The file that the harmless call makes is there.
+    #[serde(default)]
+    pub harmless_ran: bool,
+    /// Why the agent did not come to an end by itself, or was not started; empty where it did.
+    #[serde(default)]
+    pub failed: String,
+    /// What was tried, one line each, at most 16.
+    #[serde(default)]
+    pub steps: Vec<String>,
+}
+
 /// How a question stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
