@@ -5,7 +5,7 @@ use creel_model::Finding;
 /// A text without what was found in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redacted {
-    /// The text with placeholders like `[redacted secret.private-key]`.
+    /// The text with placeholders like `[creel:redacted private-key]`.
     pub text: String,
     /// How many places were replaced; overlapping findings count once.
     pub replaced: u32,
@@ -30,8 +30,8 @@ pub fn redact(text: &str, findings: &[Finding]) -> Redacted {
             continue;
         }
         out.push_str(text.get(at..start).unwrap_or_default());
-        out.push_str("[redacted ");
-        out.push_str(code);
+        out.push_str("[creel:redacted ");
+        out.push_str(code.strip_prefix("secret.").unwrap_or(code));
         out.push(']');
         replaced = replaced.saturating_add(1);
         at = end;
@@ -76,9 +76,9 @@ mod tests {
 
     #[test]
     fn overlapping_and_ragged_spans_leave_nothing_behind() {
-        let found = [finding("a", (2, 5)), finding("b", (4, 7)), finding("c", (9, 99))];
+        let found = [finding("secret.a", (2, 5)), finding("b", (4, 7)), finding("c", (9, 99))];
         let got = redact("01234567é9", &found);
-        assert_eq!(got.text, "01[redacted a]7[redacted c]");
+        assert_eq!(got.text, "01[creel:redacted a]7[creel:redacted c]");
         assert_eq!(got.replaced, 2);
     }
 }

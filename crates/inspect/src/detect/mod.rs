@@ -1,135 +1,253 @@
 //! Finds secrets and keys in text by detectors that are data: one literal prefilter over the whole text, then an
-//! anchored expression in a small window around each hit. It never validates a secret by asking anybody.
+//! anchored expression or a short walk in a small window around each hit. It never validates a secret by asking
+//! anybody, and holds no state.
 //!
 //! The fact a newcomer gets wrong: the literals are the only thing that looks at the whole text, so a detector
-//! without a distinctive literal does not belong here.
+//! without a distinctive literal does not belong here. Confidence is what separates the three ways to find: a
+//! provider's own format, a service's name beside a random value, and any assignment of something random, which is
+//! doubtful and only kept out of records.
 
-use std::sync::LazyLock;
+mod checksum;
+mod context;
+mod data;
+mod value;
 
-use aho_corasick::AhoCorasick;
 use creel_model::{Confidence, ContentRole, Finding, Severity};
-use regex_automata::{Anchored, Input, meta::Regex};
-use serde::Deserialize;
+use regex_automata::{Anchored, Input};
 
-/// The detectors' data, as built in.
-pub(crate) static SOURCES: &[&str] = &[include_str!("../../data/detectors/providers.toml")];
+use data::{DETECTORS, Detectors, Kind, Owner};
+use value::{Look, look};
+
+pub(crate) use data::SOURCES;
 
 /// Most findings of one text; a text with more is reported with the first ones.
 const FINDINGS: usize = 1024;
 
-/// One detector as its file states it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Detector {
-    /// Finding code.
-    code: String,
-    /// One of these must stand where the expression begins.
-    literals: Vec<String>,
-    /// The expression, anchored at the literal.
-    pattern: String,
-    /// Longest match, in bytes.
-    window: usize,
+/// How far before a match its context may stand, in bytes.
+const CONTEXT: usize = 96;
+
+/// Who found it, the surest last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    Assignment,
+    Service,
+    Format,
+}
+
+/// One place, before it becomes a finding.
+#[derive(Debug)]
+struct Found<'a> {
+    start: usize,
+    end: usize,
+    way: Way,
+    /// Length of the literal: of two formats the one that says more wins.
+    literal: usize,
+    code: &'a str,
     severity: Severity,
     confidence: Confidence,
-    #[serde(default)]
-    taxonomy: Vec<String>,
-    #[serde(default)]
-    #[cfg_attr(not(test), expect(dead_code, reason = "examples are for the tests"))]
-    matches: Vec<String>,
-    #[serde(default)]
-    #[cfg_attr(not(test), expect(dead_code, reason = "examples are for the tests"))]
-    not: Vec<String>,
+    taxonomy: &'a [String],
 }
 
-#[derive(Deserialize)]
-struct File {
-    detector: Vec<Detector>,
-}
-
-/// All detectors, compiled once.
-struct Compiled {
-    detectors: Vec<(Detector, Regex)>,
-    literals: AhoCorasick,
-    /// Which detector each literal belongs to.
-    owner: Vec<usize>,
-}
-
-#[expect(clippy::expect_used, reason = "built-in data; a test compiles every entry")]
-static COMPILED: LazyLock<Compiled> = LazyLock::new(|| {
-    let mut detectors = Vec::new();
-    let (mut literals, mut owner) = (Vec::new(), Vec::new());
-    for source in SOURCES {
-        let file: File = toml::from_str(source).expect("detector data");
-        for detector in file.detector {
-            let regex = Regex::new(&detector.pattern).expect("detector pattern");
-            for literal in &detector.literals {
-                literals.push(literal.clone());
-                owner.push(detectors.len());
-            }
-            detectors.push((detector, regex));
-        }
-    }
-    let literals = AhoCorasick::new(&literals).expect("detector literals");
-    Compiled { detectors, literals, owner }
-});
-
-/// Findings in `text`, in the order of their places; at most 1,024. `role` is for detectors that depend on it.
+/// Findings in `text`, in the order of their places; at most 1,024. Linear in the text's length. `role` is for
+/// detectors that depend on it; none does yet.
 #[must_use]
 pub fn scan(text: &str, role: ContentRole) -> Vec<Finding> {
     let _ = role;
-    let compiled = &*COMPILED;
-    let mut found: Vec<Finding> = Vec::new();
-    for hit in compiled.literals.find_overlapping_iter(text) {
-        let Some((detector, regex)) =
-            compiled.owner.get(hit.pattern().as_usize()).and_then(|&index| compiled.detectors.get(index))
-        else {
-            continue;
-        };
-        // A token inside a longer word is another word.
-        if text.as_bytes().get(hit.start().wrapping_sub(1)).is_some_and(u8::is_ascii_alphanumeric) {
-            continue;
+    let detectors = &*DETECTORS;
+    let mut found: Vec<Found<'_>> = Vec::new();
+    // Where each format was last found: what lies inside is not looked at again, so a long key costs once.
+    let mut until: Vec<usize> = Vec::new();
+    for hit in detectors.literals.find_overlapping_iter(text) {
+        for owner in detectors.owners.get(hit.pattern().as_usize()).into_iter().flatten() {
+            let new = match *owner {
+                Owner::Kind(index) => {
+                    if until.get(index).is_some_and(|end| *end > hit.start()) {
+                        continue;
+                    }
+                    let new = detectors.kinds.get(index).and_then(|kind| format(text.as_bytes(), &hit, kind));
+                    if let Some(new) = &new {
+                        until.resize(detectors.kinds.len(), 0);
+                        if let Some(end) = until.get_mut(index) {
+                            *end = new.end;
+                        }
+                    }
+                    new
+                }
+                Owner::Service(index) => service(text.as_bytes(), hit.start(), hit.end(), detectors, index),
+                Owner::Noun => assignment(text.as_bytes(), hit.start(), hit.end()),
+            };
+            found.extend(new);
         }
-        let end = text.len().min(hit.start().saturating_add(detector.window));
-        let input = Input::new(text).span(hit.start()..end).anchored(Anchored::Yes);
-        let Some(matched) = regex.find(input) else { continue };
-        if found.iter().any(|f| f.code == detector.code && f.span == Some((matched.start(), matched.end()))) {
-            continue;
-        }
-        found.push(Finding {
-            code: detector.code.clone(),
-            class: "secret".to_owned(),
-            severity: detector.severity,
-            confidence: detector.confidence,
-            span: Some((matched.start(), matched.end())),
-            evidence: String::new(),
-            remedy: "remove it from the text and rotate it".to_owned(),
-            taxonomy: detector.taxonomy.clone(),
-        });
         if found.len() >= FINDINGS {
             break;
         }
     }
-    found.sort_by_key(|f| f.span);
-    found
+    finish(found)
+}
+
+/// Checks a provider's format at a hit of one of its literals.
+fn format<'a>(bytes: &[u8], hit: &aho_corasick::Match, kind: &'a Kind) -> Option<Found<'a>> {
+    let start = hit.start().checked_sub(kind.behind)?;
+    if !kind.inside && in_word(bytes, start) {
+        return None;
+    }
+    let end = bytes.len().min(start.saturating_add(kind.window));
+    let input = Input::new(bytes).span(start..end).anchored(Anchored::Yes);
+    let regex = kind.regex();
+    let (whole, secret) = if regex.captures_len() > 1 {
+        let mut captures = regex.create_captures();
+        regex.search_captures(&input, &mut captures);
+        let whole = captures.get_match()?;
+        let group = (1..regex.captures_len()).find_map(|index| captures.get_group(index));
+        (whole.range(), group.map_or(whole.range(), |span| span.range()))
+    } else {
+        let range = regex.search(&input)?.range();
+        (range.clone(), range)
+    };
+    if !kind.inside && whole.end == secret.end && bytes.get(whole.end).is_some_and(u8::is_ascii_alphanumeric) {
+        return None;
+    }
+    // The literal is the same in every token: what follows or precedes it must be random.
+    let token = bytes.get(secret.clone())?;
+    let body = if secret.contains(&hit.start()) && kind.behind == 0 {
+        bytes.get(hit.end().min(secret.end)..secret.end)?
+    } else {
+        token
+    };
+    let mut confidence = kind.confidence;
+    if kind.placeholders {
+        match look(body) {
+            Look::Placeholder => return None,
+            Look::Test => confidence = lower(confidence),
+            Look::Real => {}
+        }
+        if value::entropy(body.get(..256.min(body.len()))?) < kind.entropy {
+            return None;
+        }
+    }
+    if kind.random && (value::form(token) < value::Form::Thin || value::joined_words(token)) {
+        return None;
+    }
+    if let Some(checksum) = kind.checksum
+        && !checksum.holds(token)
+    {
+        if checksum.decides() {
+            return None;
+        }
+        confidence = lower(confidence);
+    }
+    if !kind.context.is_empty() {
+        let before = bytes.get(start.saturating_sub(CONTEXT)..start)?.to_ascii_lowercase();
+        if !kind.context.iter().any(|word| value::contains(&before, word.as_bytes())) {
+            confidence = Confidence::Low;
+        }
+    }
+    Some(Found {
+        start: secret.start,
+        end: secret.end,
+        way: Way::Format,
+        literal: hit.end() - hit.start(),
+        code: &kind.code,
+        severity: kind.severity,
+        confidence,
+        taxonomy: &kind.taxonomy,
+    })
+}
+
+fn service<'a>(bytes: &[u8], start: usize, end: usize, detectors: &'a Detectors, index: usize) -> Option<Found<'a>> {
+    let service = detectors.services.get(index)?;
+    let (span, confidence) = context::after_service(bytes, start, end, service.ordinary)?;
+    Some(Found {
+        start: span.start,
+        end: span.end,
+        way: Way::Service,
+        literal: 0,
+        code: &service.code,
+        severity: service.severity,
+        confidence,
+        taxonomy: &[],
+    })
+}
+
+fn assignment<'a>(bytes: &[u8], start: usize, end: usize) -> Option<Found<'a>> {
+    let (span, code, confidence) = context::assignment(bytes, start, end)?;
+    Some(Found {
+        start: span.start,
+        end: span.end,
+        way: Way::Assignment,
+        literal: 0,
+        code,
+        severity: Severity::Medium,
+        confidence,
+        taxonomy: &[],
+    })
+}
+
+/// One step less sure.
+fn lower(confidence: Confidence) -> Confidence {
+    match confidence {
+        Confidence::High => Confidence::Medium,
+        Confidence::Medium | Confidence::Low => Confidence::Low,
+    }
+}
+
+/// Whether the byte at `at` continues a word. Escapes of JSON, terminals and URLs end in letters but end a word.
+fn in_word(bytes: &[u8], at: usize) -> bool {
+    let before = |distance: usize| at.checked_sub(distance).and_then(|i| bytes.get(i)).copied().unwrap_or(0);
+    if !before(1).is_ascii_alphanumeric() {
+        return false;
+    }
+    let escape = before(2) == b'\\' && matches!(before(1), b'n' | b'r' | b't' | b'b' | b'f');
+    let unicode = before(6) == b'\\' && before(5) == b'u';
+    let percent = before(3) == b'%' && before(2).is_ascii_hexdigit() && before(1).is_ascii_hexdigit();
+    let terminal = before(1) == b'm' && (2..10).any(|i| before(i) == 0x1b);
+    !(escape || unicode || percent || terminal)
+}
+
+/// Sorts, drops what a surer way has found at the same place, and words the findings.
+fn finish(mut found: Vec<Found<'_>>) -> Vec<Finding> {
+    found.sort_by_key(|f| (f.start, std::cmp::Reverse((f.end, f.way, f.confidence, f.literal))));
+    let mut kept: Vec<Found<'_>> = Vec::with_capacity(found.len());
+    for next in found {
+        let mut covered = false;
+        // Only the last few can overlap; more would be one secret in many others.
+        let recent = kept.len().saturating_sub(8);
+        let mut index = recent;
+        while let Some(old) = kept.get(index) {
+            let overlap = old.start < next.end && next.start < old.end;
+            let rank = |f: &Found<'_>| (f.way, f.confidence, f.literal);
+            if overlap && old.start <= next.start && next.end <= old.end && rank(old) >= rank(&next) {
+                covered = true;
+                break;
+            }
+            if overlap && next.start <= old.start && old.end <= next.end && rank(&next) > rank(old) {
+                kept.remove(index);
+                continue;
+            }
+            index += 1;
+        }
+        if !covered {
+            kept.push(next);
+        }
+    }
+    kept.truncate(FINDINGS);
+    kept.into_iter()
+        .map(|f| Finding {
+            code: if f.code.starts_with("secret.") { f.code.to_owned() } else { format!("secret.{}", f.code) },
+            class: "secret".to_owned(),
+            severity: f.severity,
+            confidence: f.confidence,
+            span: Some((f.start, f.end)),
+            evidence: format!("{} bytes", f.end.saturating_sub(f.start)),
+            remedy: "remove it from the text and rotate it".to_owned(),
+            taxonomy: if f.taxonomy.is_empty() {
+                vec!["T1552.001".to_owned(), "LLM02".to_owned()]
+            } else {
+                f.taxonomy.to_vec()
+            },
+        })
+        .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_detector_finds_its_examples_and_nothing_else() {
-        for (detector, _) in &COMPILED.detectors {
-            assert!(!detector.matches.is_empty() && !detector.not.is_empty(), "{} needs examples", detector.code);
-            // `~` splits an example so that scanners of this repository do not take it for a real secret.
-            for example in &detector.matches {
-                let text = example.replace('~', "");
-                assert!(scan(&text, ContentRole::Other).iter().any(|f| f.code == detector.code), "{text}");
-            }
-            for example in &detector.not {
-                let text = example.replace('~', "");
-                assert!(!scan(&text, ContentRole::Other).iter().any(|f| f.code == detector.code), "{text}");
-            }
-        }
-    }
-}
+mod tests;
