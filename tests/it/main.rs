@@ -11,4 +11,5 @@ mod codex;
 mod daemon;
 mod faults;
 mod harness;
+mod live;
 mod secrets;

@@ -398,8 +398,9 @@ mod tests {
     fn golden_request() {
         let mut golden = b"CRLH\x01\x01\0\0".to_vec();
         golden.extend_from_slice(&65u32.to_le_bytes());
-        golden
-            .extend_from_slice(b"\x0b\0claude-code\x0a\0PreToolUse\x03\0\x08\0--system\x0d\0--deadline-ms\x05\x0055000");
+        golden.extend_from_slice(
+            b"\x0b\0claude-code\x0a\0PreToolUse\x03\0\x08\0--system\x0d\0--deadline-ms\x05\x0055000",
+        );
         golden.extend_from_slice(b"\x02\0\0\0{}");
         assert_eq!(encode_request(&request()).unwrap(), golden);
         assert_eq!(decode_request(&golden).unwrap(), request());
