@@ -126,21 +126,52 @@ fn measure(row: &Value, tallies: &mut BTreeMap<String, Tally>, misses: bool) {
     }
 }
 
-/// Times ordinary text of two sizes.
+/// Commands of everyday work, for timing.
+const ORDINARY: &[&str] = &[
+    "git -C /home/user/project log --oneline | grep -v 'fix' | head -n 20 > /tmp/out-1.txt && cargo test",
+    "cd src && for f in *.rs; do wc -l \"$f\"; done",
+    "export RUST_LOG=debug; cargo build --release 2>&1 | tail -n 40",
+    "find . -name '*.py' -not -path './venv/*' | xargs grep -n 'import os' | sort | uniq -c",
+    "curl -sSf https://example.com/api/v1/items?page=2 -H 'Accept: application/json' | jq '.items[].name'",
+    "if [ -f package.json ]; then npm ci && npm test -- --watch=false; fi",
+    "sed -i 's/foo/bar/g' src/main.c; diff -u a.txt b.txt || true",
+    "docker compose up -d && docker compose logs --tail=50 web",
+    "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"version\"])' < package.json",
+    "mkdir -p build/out && cp -r assets build/out/ && ls -la build/out",
+    "echo \"built $(date +%F) by $USER\" >> build/notes.txt",
+    "cat <<'EOF' > config.yml\nname: demo\nport: 8080\nEOF",
+];
+
+/// Times ordinary text of two sizes, and the parser alone on the same text.
 fn speed() {
     let variables = BTreeMap::new();
     let place = Place { cwd: "/home/user/project", home: "/home/user", user: "user", variables: &variables };
-    let line = "git -C /home/user/project log --oneline | grep -v 'fix' | head -n 20 > /tmp/out-1.txt && cargo test\n";
-    for (name, size) in [("4 KiB", 4096), ("64 KiB", 65536)] {
-        let text = line.repeat(size / line.len());
-        let mut times: Vec<u128> = Vec::new();
-        for _ in 0..300 {
-            let start = Instant::now();
-            std::hint::black_box(text_commands(&text, &place));
-            times.push(start.elapsed().as_micros());
+    for (name, size) in [("4 KiB", 4096_usize), ("64 KiB", 65536)] {
+        let mut text = String::new();
+        for (index, line) in ORDINARY.iter().cycle().enumerate() {
+            if text.len() + line.len() + 8 > size {
+                break;
+            }
+            text.push_str(&line.replace("build", &format!("b{index}")));
+            text.push('\n');
         }
-        times.sort_unstable();
-        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
-        println!("{name:8} p50 {} µs  p99 {} µs", at(50), at(99));
+        let commands = creel_inspect::command(&text, Shell::Posix, &place).commands.len();
+        time(&format!("{name}, {commands} commands"), || drop(creel_inspect::command(&text, Shell::Posix, &place)));
+        time(&format!("{name}, language guessed"), || drop(text_commands(&text, &place)));
+        time(&format!("{name}, parser alone"), || {
+            drop(brush_parser::Parser::new(text.as_bytes(), &brush_parser::ParserOptions::default()).parse_program());
+        });
     }
+}
+
+fn time(name: &str, mut what: impl FnMut()) {
+    let mut times: Vec<u128> = Vec::new();
+    for _ in 0..400 {
+        let start = Instant::now();
+        what();
+        times.push(start.elapsed().as_micros());
+    }
+    times.sort_unstable();
+    let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
+    println!("{name:28} least {} µs  p50 {} µs  p99 {} µs", at(0), at(50), at(99));
 }

@@ -9,6 +9,7 @@ use creel_model::{CommandClass, Severity};
 use serde::Deserialize;
 
 use crate::path::glob;
+use crate::paths::{Paths, RawPaths};
 
 /// The data files, as built in.
 pub(crate) static SOURCES: &[&str] = &[
@@ -156,6 +157,8 @@ struct RawWhen {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) values: BTreeMap<String, Role>,
+    /// Those of `values` that are one letter, sorted.
+    letters: Vec<(char, Role)>,
     pub(crate) positional: Vec<(Role, bool)>,
     pub(crate) classes: BTreeSet<CommandClass>,
     pub(crate) recursive: Vec<String>,
@@ -254,8 +257,17 @@ impl RawCommand {
                 })
             })
             .collect::<Result<_, String>>()?;
+        let values = valued(&self.values)?;
+        let letters = values
+            .iter()
+            .filter_map(|(name, role)| {
+                let mut chars = name.strip_prefix('-')?.chars();
+                chars.next().filter(|c| *c != '-' && chars.next().is_none()).map(|letter| (letter, *role))
+            })
+            .collect();
         Ok(Entry {
-            values: valued(&self.values)?,
+            values,
+            letters,
             positional: roles(&self.positional)?,
             classes: classes(&self.classes)?,
             recursive: words(&self.recursive),
@@ -298,6 +310,12 @@ impl Entry {
         split.options.iter().any(|arg| is_option(arg, wanted, !self.long_single))
     }
 
+    /// The role of the value of the short option of that letter, if it takes one.
+    fn short(&self, letter: char) -> Option<Role> {
+        let at = self.letters.binary_search_by_key(&letter, |(letter, _)| *letter).ok()?;
+        self.letters.get(at).map(|(_, role)| *role)
+    }
+
     /// Splits arguments into options, their values and positionals.
     pub(crate) fn split<'a>(&self, argv: &[&'a str]) -> Split<'a> {
         let mut split = Split::default();
@@ -329,8 +347,7 @@ impl Entry {
             } else if !self.long_single && !arg.starts_with("--") && arg.starts_with('-') {
                 // A cluster such as `-sLo FILE` or a glued value such as `-ofile`.
                 for (at, letter) in arg.char_indices().skip(1) {
-                    let name = format!("-{letter}");
-                    let Some(&role) = self.values.get(&name) else { continue };
+                    let Some(role) = self.short(letter) else { continue };
                     let glued = arg.get(at + letter.len_utf8()..).unwrap_or_default();
                     let option = arg.get(..at + letter.len_utf8()).unwrap_or_default();
                     if glued.is_empty() {
@@ -399,29 +416,6 @@ impl Entry {
     }
 }
 
-/// What a path is, for classes that follow from the path alone.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPaths {
-    globs: Vec<String>,
-    #[serde(default)]
-    not: Vec<String>,
-    read: Option<CommandClass>,
-    write: Option<CommandClass>,
-    #[serde(default)]
-    secret: bool,
-    why: String,
-}
-
-/// What touching a path means.
-#[derive(Debug)]
-pub(crate) struct PathKnowledge {
-    pub(crate) read: Option<CommandClass>,
-    pub(crate) write: Option<CommandClass>,
-    pub(crate) secret: bool,
-    pub(crate) why: String,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -434,32 +428,30 @@ struct File {
 struct Table {
     names: BTreeMap<String, usize>,
     entries: Vec<Entry>,
-    paths: Vec<(Vec<String>, Vec<String>, PathKnowledge)>,
+    paths: Paths,
     /// Examples of each entry: the classes it must and must not get.
+    #[cfg_attr(not(test), expect(dead_code, reason = "examples are for the tests"))]
     examples: Vec<(String, Vec<String>, Vec<String>)>,
 }
 
 fn read(sources: &[&str]) -> Result<Table, String> {
-    let mut table = Table { names: BTreeMap::new(), entries: Vec::new(), paths: Vec::new(), examples: Vec::new() };
+    let (mut names, mut entries, mut examples, mut paths) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
     for source in sources {
         let file: File =
             toml::from_str(source).map_err(|e| format!("{}: {e}", source.lines().next().unwrap_or_default()))?;
         for raw in file.command {
             let entry = raw.compile().map_err(|e| format!("{}: {e}", raw.names))?;
             for name in raw.names.split_whitespace() {
-                if table.names.insert(name.to_owned(), table.entries.len()).is_some() {
+                if names.insert(name.to_owned(), entries.len()).is_some() {
                     return Err(format!("{name} is described twice"));
                 }
             }
-            table.entries.push(entry);
-            table.examples.push((raw.names, raw.matches, raw.not));
+            entries.push(entry);
+            examples.push((raw.names, raw.matches, raw.not));
         }
-        for raw in file.path {
-            let knowledge = PathKnowledge { read: raw.read, write: raw.write, secret: raw.secret, why: raw.why };
-            table.paths.push((raw.globs, raw.not, knowledge));
-        }
+        paths.extend(file.path);
     }
-    Ok(table)
+    Ok(Table { names, entries, paths: Paths::new(paths)?, examples })
 }
 
 #[expect(clippy::expect_used, reason = "built-in data; a test reads all of it")]
@@ -481,14 +473,9 @@ pub(crate) fn lookup(name: &str) -> Option<&'static Entry> {
         })
 }
 
-/// What is known of a path, absolute and normalised or as written.
-pub(crate) fn path(path: &str) -> impl Iterator<Item = &'static PathKnowledge> {
-    let table = &*TABLE;
-    table
-        .paths
-        .iter()
-        .filter(move |(globs, not, _)| globs.iter().any(|g| glob(g, path)) && !not.iter().any(|g| glob(g, path)))
-        .map(|(_, _, knowledge)| knowledge)
+/// The groups of paths.
+pub(crate) fn paths() -> &'static Paths {
+    &TABLE.paths
 }
 
 /// Whether a variable of that name usually holds a credential.

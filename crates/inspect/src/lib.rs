@@ -10,6 +10,7 @@ mod code;
 pub mod detect;
 mod knowledge;
 mod path;
+mod paths;
 mod redact;
 mod shell;
 mod sql;

@@ -27,6 +27,15 @@ pub fn normalise(path: &str, cwd: &str) -> Option<String> {
     } else {
         return None;
     };
+    // The usual case: a plain path below a folder that is already normalised.
+    let plain = |part: &str| !matches!(part, "" | "." | "..");
+    let below = |text: &str| text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain));
+    if base.is_empty() && below(path) {
+        return Some(path.to_owned());
+    }
+    if below(base) && path.split('/').all(plain) {
+        return Some([base, path].join("/"));
+    }
     let mut parts: Vec<&str> = Vec::new();
     for part in base.split('/').chain(path.split('/')) {
         match part {

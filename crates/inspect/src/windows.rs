@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use creel_model::{Certainty, CommandClass, Confidence, Effect, Finding, Object, Severity, Verb};
 use serde::Deserialize;
 
@@ -67,8 +67,9 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         file.family.iter().flat_map(|f| f.any.iter().chain(&f.with).chain(&f.without)).cloned().collect();
     let words: Vec<String> = words.into_iter().collect();
     let search = AhoCorasick::new(&words).expect("windows words");
-    let powershell = AhoCorasick::builder().ascii_case_insensitive(true).build(&file.powershell).expect("words");
-    let cmd = AhoCorasick::builder().ascii_case_insensitive(true).build(&file.cmd).expect("words");
+    let fast = || AhoCorasick::builder().ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA)).to_owned();
+    let powershell = fast().build(&file.powershell).expect("words");
+    let cmd = fast().build(&file.cmd).expect("words");
     Table { file, search, words, powershell, cmd }
 });
 
@@ -135,6 +136,10 @@ fn has_cmdlet(text: &str) -> bool {
         "Stop",
         "Update",
     ];
+    // Almost every text has no such word: look for the hyphen before a capital first.
+    if !text.as_bytes().windows(2).any(|pair| matches!(pair, [b'-', b'A'..=b'Z'])) {
+        return false;
+    }
     text.split(|c: char| c.is_whitespace() || matches!(c, '|' | ';' | '(' | '{' | '"' | '=' | '&')).take(4096).any(
         |word| {
             word.split_once('-').is_some_and(|(verb, noun)| {
@@ -150,6 +155,9 @@ fn has_cmdlet(text: &str) -> bool {
 
 /// Whether the text has a Windows variable: `%NAME%`, `%NAME:~1,2%`.
 fn has_percent_variable(text: &str) -> bool {
+    if !text.contains('%') {
+        return false;
+    }
     text.split('%').skip(1).take(256).any(|part| {
         let name = part.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || matches!(c, '_' | '(' | ')')));
         name.is_some_and(|at| at > 3 && part.get(at..).is_some_and(|rest| rest.starts_with(":~")))

@@ -9,7 +9,7 @@ use creel_model::{Certainty, CommandClass, Confidence, Effect, Finding, Object, 
 use super::walk::Walker;
 use super::words::Arg;
 use crate::path::{base_name, is_within, normalise};
-use crate::{bounds, knowledge, suspicion};
+use crate::{bounds, paths, suspicion};
 
 /// Folders whose loss breaks the machine or cannot be rebuilt from a project.
 const SYSTEM: &[&str] = &[
@@ -89,6 +89,14 @@ pub(crate) struct Manner {
     pub(crate) content: BTreeSet<String>,
 }
 
+/// How much an effect can change a verdict: above the limit of effects the heavier ones are kept.
+fn weight(effect: &Effect) -> u8 {
+    let changes = !matches!(effect.verb, Verb::Execute | Verb::Read);
+    let marked = effect.classes.iter().any(|&class| suspicion::severity(class).is_some()) || !effect.content.is_empty();
+    let wide = effect.verb == Verb::Delete || effect.elevated || effect.certainty == Certainty::Opaque;
+    u8::from(changes) + 2 * u8::from(wide) + 4 * u8::from(marked)
+}
+
 impl Walker<'_> {
     /// Adds an effect once, within the limit.
     pub(crate) fn effect(&mut self, verb: Verb, object: Object, manner: Manner) {
@@ -101,15 +109,37 @@ impl Walker<'_> {
         effect.content = manner.content;
         self.out.classes.extend(&manner.classes);
         effect.classes = manner.classes;
-        if self.out.effects.contains(&effect) {
+        let weight = weight(&effect);
+        if self.full(weight) || self.out.effects.contains(&effect) {
             return;
         }
         if self.out.effects.len() >= bounds::EFFECTS {
+            // What weighs more takes the place of the last one that weighs least: padding a text with harmless
+            // commands must not hide the harmful one behind the limit.
             self.out.overflow = true;
             self.out.opaque = true;
-            return;
+            let least = self.weights.iter().copied().min().unwrap_or_default();
+            if let Some(at) = self.weights.iter().rposition(|w| *w == least).filter(|_| least < weight) {
+                self.weights.remove(at);
+                self.out.effects.remove(at);
+            } else {
+                return;
+            }
         }
+        self.weights.push(weight);
         self.out.effects.push(effect);
+    }
+
+    /// Whether the limit was passed and nothing of that weight will be kept any more.
+    fn full(&self, weight: u8) -> bool {
+        self.out.overflow
+            && self.out.effects.len() >= bounds::EFFECTS
+            && self.weights.iter().all(|kept| *kept >= weight)
+    }
+
+    /// Whether effects of harmless commands are no longer kept: making them would only cost time.
+    pub(crate) fn keeps_harmless(&self) -> bool {
+        !self.full(0)
     }
 
     /// Notes why something is dangerous, once per place.
@@ -176,16 +206,16 @@ impl Walker<'_> {
         }
     }
 
-    /// Adds an effect on a path; gives the classes that follow from the path.
-    pub(crate) fn path_effect(&mut self, verb: Verb, arg: &Arg, recursive: bool) -> BTreeSet<CommandClass> {
+    /// Adds an effect on a path; gives whether content at that path holds credentials.
+    pub(crate) fn path_effect(&mut self, verb: Verb, arg: &Arg, recursive: bool) -> bool {
         let mut classes = BTreeSet::new();
         if arg.text.is_empty() || is_stream(&arg.text) {
-            return classes;
+            return false;
         }
         let (path, dynamic) = self.resolve(arg);
         let changes = matches!(verb, Verb::Write | Verb::Delete | Verb::Rename);
         let mut secret = false;
-        for known in knowledge::path(&path) {
+        for known in paths::path(&path) {
             secret |= known.secret;
             if let Some(class) = if changes { known.write } else { known.read } {
                 classes.insert(class);
@@ -207,15 +237,9 @@ impl Walker<'_> {
         if secret {
             content.insert("secret".to_owned());
         }
-        let manner = Manner { recursive, dynamic, classes: classes.clone(), content, opaque: false };
+        let manner = Manner { recursive, dynamic, classes, content, opaque: false };
         self.effect(verb, Object::Path { path, resolved: None }, manner);
-        classes
-    }
-
-    /// Whether content at that path holds credentials.
-    pub(crate) fn is_secret(&self, arg: &Arg) -> bool {
-        let (path, _) = self.resolve(arg);
-        knowledge::path(&path).any(|known| known.secret)
+        secret
     }
 
     /// Whether losing what stands at `path` is hard to mend. Path as in effects; may end in a pattern.

@@ -11,7 +11,7 @@ use super::words::Arg;
 use crate::knowledge::{self, Entry, Network, Role, Split};
 use crate::path::base_name;
 use crate::understood::SimpleCommand;
-use crate::{bounds, code};
+use crate::{bounds, code, suspicion};
 
 /// Folders of programs that belong to the machine.
 const PROGRAMS: &[&str] = &[
@@ -133,6 +133,13 @@ impl Walker<'_> {
 
     /// Adds the execution of a program.
     pub(crate) fn execute(&mut self, program: &str, rest: &[Arg], classes: BTreeSet<CommandClass>, opaque: bool) {
+        if !opaque
+            && !self.elevated
+            && classes.iter().all(|&c| suspicion::severity(c).is_none())
+            && !self.keeps_harmless()
+        {
+            return;
+        }
         let argv = rest.iter().map(|a| a.text.clone()).collect();
         let object = Object::Program { program: program.to_owned(), argv, script: None };
         let dynamic = rest.iter().any(|a| !a.known());
@@ -188,7 +195,7 @@ impl Walker<'_> {
             self.escapes(rest, &mut classes);
         }
         // Dangerous classes drop the claim of only looking.
-        if classes.iter().any(|&c| crate::suspicion::severity(c).is_some()) {
+        if classes.iter().any(|&c| suspicion::severity(c).is_some()) {
             classes.remove(&CommandClass::ReadOnly);
         }
         self.out.classes.extend(&classes);

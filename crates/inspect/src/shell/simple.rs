@@ -92,7 +92,7 @@ impl Walker<'_> {
         for (name, value) in assignments {
             self.assigned(&name, &value);
             if bare {
-                self.env.variables.insert(name, value);
+                self.set(name, value);
             }
         }
         let piped = piped || redirected.stdin.is_some();
@@ -287,12 +287,13 @@ impl Walker<'_> {
         if is_stream(&arg.text) {
             return Flow::known("");
         }
-        self.path_effect(Verb::Read, arg, false);
-        let (path, _) = self.resolve(arg);
-        match self.files.get(&path) {
-            Some(flow) => Flow { file: true, ..flow.clone() },
-            None => Flow { file: true, secret: self.is_secret(arg), produced: true, ..Flow::default() },
+        let secret = self.path_effect(Verb::Read, arg, false);
+        if !self.files.is_empty()
+            && let Some(flow) = self.files.get(&self.resolve(arg).0)
+        {
+            return Flow { file: true, ..flow.clone() };
         }
+        Flow { file: true, secret, produced: true, ..Flow::default() }
     }
 
     fn write_to(&mut self, arg: &Arg, redirected: &mut Redirected, stdout: bool) {

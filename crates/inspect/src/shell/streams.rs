@@ -50,7 +50,7 @@ impl Walker<'_> {
                 let hidden = rest.first().is_some_and(|f| f.text.contains("\\x"));
                 Flow { text, loose, decoded: carried.decoded || hidden, produced: false, ..carried }
             }
-            "pwd" => Flow { text: self.env.cwd.clone(), ..Flow::default() },
+            "pwd" => Flow { text: self.env.cwd.as_deref().map(str::to_owned), ..Flow::default() },
             "whoami" | "logname" if !self.place.user.is_empty() => Flow::known(self.place.user),
             "date" | "nproc" | "uname" | "arch" | "id" | "hostname" | "wc" => {
                 Flow { text: Some("0".to_owned()), loose: true, ..Flow::default() }

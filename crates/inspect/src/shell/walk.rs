@@ -17,30 +17,41 @@ use crate::{bounds, knowledge};
 /// What a shell remembers between commands.
 #[derive(Clone, Default)]
 pub(crate) struct Env {
-    pub(crate) variables: BTreeMap<String, Value>,
+    variables: Rc<BTreeMap<String, Value>>,
     /// The working folder, absolute, where known.
-    pub(crate) cwd: Option<String>,
-    pub(crate) functions: BTreeMap<String, Rc<ast::FunctionBody>>,
+    pub(crate) cwd: Option<Rc<str>>,
+    functions: Rc<BTreeMap<String, Rc<ast::FunctionBody>>>,
 }
 
 impl Env {
     /// Makes everything unknown that `after` has otherwise than `before`.
     fn forget(&mut self, before: &Env, after: &Env) {
-        for (name, value) in &after.variables {
-            if before.variables.get(name) != Some(value) {
-                self.variables.insert(name.clone(), Value::default());
+        if !Rc::ptr_eq(&before.variables, &after.variables) {
+            for (name, value) in &*after.variables {
+                if before.variables.get(name) != Some(value) {
+                    Rc::make_mut(&mut self.variables).insert(name.clone(), Value::default());
+                }
             }
         }
         if before.cwd != after.cwd && self.cwd != after.cwd {
             self.cwd = None;
         }
-        for (name, body) in &after.functions {
-            self.functions.entry(name.clone()).or_insert_with(|| Rc::clone(body));
+        if !Rc::ptr_eq(&self.functions, &after.functions) {
+            for (name, body) in &*after.functions {
+                if !self.functions.contains_key(name) {
+                    Rc::make_mut(&mut self.functions).insert(name.clone(), Rc::clone(body));
+                }
+            }
         }
     }
 
     fn differs(&self, other: &Env) -> bool {
-        self.variables != other.variables || self.cwd != other.cwd
+        (!Rc::ptr_eq(&self.variables, &other.variables) && self.variables != other.variables) || self.cwd != other.cwd
+    }
+
+    /// What a variable was set to in the text, if it was.
+    pub(crate) fn variable(&self, name: &str) -> Option<&Value> {
+        self.variables.get(name)
     }
 }
 
@@ -48,6 +59,8 @@ impl Env {
 pub(crate) struct Walker<'a> {
     pub(crate) place: &'a Place<'a>,
     pub(crate) out: Understood,
+    /// How much each effect can change a verdict.
+    pub(crate) weights: Vec<u8>,
     pub(crate) env: Env,
     pub(crate) positional: Option<Vec<Arg>>,
     /// Files written by the text itself, with their content.
@@ -85,10 +98,11 @@ pub(crate) struct Redirected {
 
 impl<'a> Walker<'a> {
     pub(crate) fn new(place: &'a Place<'a>, text: &str) -> Self {
-        let cwd = place.cwd.starts_with('/').then(|| crate::path::normalise(place.cwd, "")).flatten();
+        let cwd = place.cwd.starts_with('/').then(|| crate::path::normalise(place.cwd, "")).flatten().map(Rc::from);
         Self {
             place,
             out: Understood::default(),
+            weights: Vec::new(),
             env: Env { cwd, ..Env::default() },
             positional: None,
             files: BTreeMap::new(),
@@ -106,6 +120,15 @@ impl<'a> Walker<'a> {
             steps: 0,
             concurrent: 0,
             levels: 0,
+        }
+    }
+
+    /// Remembers a variable's value; more than [`bounds::VARIABLES`] are a limit.
+    pub(crate) fn set(&mut self, name: String, value: Value) {
+        if self.env.variables.len() < bounds::VARIABLES || self.env.variables.contains_key(&name) {
+            Rc::make_mut(&mut self.env.variables).insert(name, value);
+        } else if !self.out.overflow {
+            self.limit("variables");
         }
     }
 
@@ -152,8 +175,8 @@ impl<'a> Walker<'a> {
             // `$(<file)` is the file's content.
             if !path.starts_with(['<', '(']) && !path.contains([';', '|', '&', '\n']) {
                 let arg = self.expand_one(path.trim());
-                self.path_effect(creel_model::Verb::Read, &arg, false);
-                let flow = Flow { file: true, secret: self.is_secret(&arg), produced: true, ..Flow::default() };
+                let secret = self.path_effect(creel_model::Verb::Read, &arg, false);
+                let flow = Flow { file: true, secret, produced: true, ..Flow::default() };
                 return Value { text: None, loose: false, flow: Some(Box::new(flow)) };
             }
         }
@@ -175,11 +198,11 @@ impl<'a> Walker<'a> {
 
     /// Walks functions that the text defines but never calls: another text may.
     fn uncalled(&mut self) {
-        let functions: Vec<_> = self.env.functions.clone().into_iter().collect();
-        for (name, body) in functions {
-            if !self.called.contains(&name) {
+        let functions = Rc::clone(&self.env.functions);
+        for (name, body) in &*functions {
+            if !self.called.contains(name) {
                 let saved = self.env.clone();
-                self.calls.push(name);
+                self.calls.push(name.clone());
                 self.compound(&body.0, &Flow::default());
                 self.calls.pop();
                 self.env = saved;
@@ -342,7 +365,7 @@ impl<'a> Walker<'a> {
         {
             self.opaque(&name, "a known command gets another meaning", true);
         }
-        self.env.functions.insert(name, Rc::new(function.body.clone()));
+        Rc::make_mut(&mut self.env.functions).insert(name, Rc::new(function.body.clone()));
     }
 
     /// Calls a function of the text, if there is one of that name.
@@ -467,7 +490,7 @@ impl<'a> Walker<'a> {
             let mut flow = Flow::known("");
             for value in values {
                 let value = Value { text: Some(value.text), loose: value.loose, flow: value.flow };
-                self.env.variables.insert(name.clone(), value);
+                self.set(name.clone(), value);
                 let round = self.list(&clause.body.list, stdin);
                 append(&mut flow, &round);
             }
@@ -479,7 +502,7 @@ impl<'a> Walker<'a> {
                 source.merge(flow);
             }
         }
-        self.env.variables.insert(name, Value { flow: Some(Box::new(source)), ..Value::default() });
+        self.set(name, Value { flow: Some(Box::new(source)), ..Value::default() });
         self.repeat(None, &clause.body.list, stdin)
     }
 }

@@ -229,7 +229,7 @@ impl Walker<'_> {
         let (who, rest) = after.split_at_checked(end)?;
         let home = match who {
             "" => self.variable("HOME").text.filter(|home| !home.is_empty()),
-            "+" => self.env.cwd.clone(),
+            "+" => self.env.cwd.as_deref().map(str::to_owned),
             name if name == self.place.user && !name.is_empty() => Some(self.place.home.to_owned()),
             "root" => Some("/root".to_owned()),
             _ => None,
@@ -323,7 +323,7 @@ impl Walker<'_> {
 
     /// What a variable stands for now.
     pub(crate) fn variable(&self, name: &str) -> Value {
-        if let Some(value) = self.env.variables.get(name) {
+        if let Some(value) = self.env.variable(name) {
             return value.clone();
         }
         if let Ok(index) = name.parse::<usize>() {
@@ -336,7 +336,7 @@ impl Walker<'_> {
         }
         match name {
             "HOME" if !self.place.home.is_empty() => Value::known(self.place.home),
-            "PWD" => Value { text: self.env.cwd.clone(), ..Value::default() },
+            "PWD" => Value { text: self.env.cwd.as_deref().map(str::to_owned), ..Value::default() },
             "USER" | "LOGNAME" if !self.place.user.is_empty() => Value::known(self.place.user),
             "IFS" => Value::known(" "),
             "RANDOM" | "SECONDS" | "UID" | "EUID" | "PPID" | "LINENO" | "BASHPID" | "EPOCHSECONDS" => Value::loose("0"),

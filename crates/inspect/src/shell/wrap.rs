@@ -51,9 +51,7 @@ impl Walker<'_> {
             "alias" => self.alias(rest),
             "read" => {
                 for (name, _) in &split.positional {
-                    self.env
-                        .variables
-                        .insert((*name).to_owned(), Value { flow: Some(Box::new(stdin.clone())), ..Value::default() });
+                    self.set((*name).to_owned(), Value { flow: Some(Box::new(stdin.clone())), ..Value::default() });
                 }
             }
             "xargs" => return Some(self.xargs(entry, rest, stdin)),
@@ -327,9 +325,9 @@ impl Walker<'_> {
         let target = split.positional.first().and_then(|(_, index)| rest.get(*index)).cloned();
         self.env.cwd = match target {
             None if rest.iter().any(|a| a.text == "-") => None,
-            None => Some(self.place.home.to_owned()).filter(|home| home.starts_with('/')),
+            None => Some(self.place.home).filter(|home| home.starts_with('/')).map(Into::into),
             Some(arg) if arg.text == "-" || !arg.known() || arg.text.starts_with('~') => None,
-            Some(arg) => crate::path::normalise(&arg.text, self.env.cwd.as_deref().unwrap_or("")),
+            Some(arg) => crate::path::normalise(&arg.text, self.env.cwd.as_deref().unwrap_or("")).map(Into::into),
         };
     }
 
@@ -716,8 +714,7 @@ impl Walker<'_> {
         let mut secret = false;
         for (verb, path, recursive) in &report.paths {
             let arg = Arg::literal(path.clone());
-            secret |= *verb == Verb::Read && self.is_secret(&arg);
-            self.path_effect(*verb, &arg, *recursive);
+            secret |= self.path_effect(*verb, &arg, *recursive) && *verb == Verb::Read;
         }
         for (verb, host) in &report.hosts {
             let content =

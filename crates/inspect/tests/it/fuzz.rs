@@ -223,6 +223,12 @@ fn limits_come_back_opaque() {
     let many = "cat /etc/a".to_owned() + &(0..200).map(|n| format!("; cat /etc/a{n}")).collect::<String>();
     let got = understand(&many);
     assert!(got.overflow && got.opaque && got.effects.len() == 64);
+    let padded = many + "; rm -rf /etc";
+    let got = understand(&padded);
+    assert!(got.overflow && got.effects.len() == 64);
+    assert!(got.effects.iter().any(|e| e.verb == creel_model::Verb::Delete), "padding pushed the deletion out");
+    let variables: String = (0..300).map(|n| format!("v{n}=1 || true\n")).collect();
+    assert!(understand(&variables).overflow, "too many variables");
     let mut nested = "true".to_owned();
     for _ in 0..9 {
         nested = format!("eval {}", shell_quote(&nested));
