@@ -106,6 +106,13 @@ pub fn ancestors(pid: u32) -> Vec<ProcessFacts> {
     chain
 }
 
+/// Whether a chain of ancestors goes up to where processes begin. Of a shorter one (too long to be walked up, or changed
+/// meanwhile) nobody can say what is *not* in it.
+#[must_use]
+pub fn is_whole(chain: &[ProcessFacts]) -> bool {
+    chain.last().is_some_and(|last| last.ppid == 0)
+}
+
 /// The nearest agent at or above a process; `None` where none is.
 #[must_use]
 pub fn nearest_agent(pid: u32, catalog: &Catalog) -> Option<AgentAbove> {

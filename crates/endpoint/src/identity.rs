@@ -18,6 +18,8 @@ use crate::sockets::Peer;
 
 /// Agents' processes kept in mind; beyond, all are forgotten and looked up again.
 const KNOWN_MAX: usize = 4096;
+/// How often a tree that changes while it is looked at is looked at.
+const LOOKS_MAX: usize = 3;
 
 /// Why a call cannot be attributed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub enum Unknown {
     NoAgentAbove,
     /// The process that called is gone, so the tree above it cannot be trusted.
     Gone,
+    /// The tree above the process could not be seen up to its root: it is too deep, changed, or nobody answers.
+    NotWhole,
     /// The agent runs under another account than the hook.
     OtherAccount {
         /// The hook's.
@@ -40,6 +44,7 @@ impl std::fmt::Display for Unknown {
         match self {
             Unknown::NoAgentAbove => f.write_str("no agent of the catalog is above the process that called the hook"),
             Unknown::Gone => f.write_str("the process that called the hook ended before it was looked at"),
+            Unknown::NotWhole => f.write_str("the processes above it cannot be seen up to the first one"),
             Unknown::OtherAccount { hook, agent } => {
                 write!(f, "the hook runs as account {hook} and the agent above it as {agent}")
             }
@@ -84,12 +89,20 @@ impl Identity {
     /// The kind of the nearest agent at or above a process.
     ///
     /// # Errors
-    /// The process is gone.
+    /// The process is gone, or what is above it cannot be seen.
     pub fn agent_above(&self, pid: u32) -> Result<Option<String>, Unknown> {
         if process::start_ticks(pid).is_none() {
             return Err(Unknown::Gone);
         }
-        Ok(process::nearest_in(&self.chain(pid), &self.catalog).map(|above| above.kind))
+        let mut found = Err(Unknown::NotWhole);
+        // A parent that ends while we look makes a short chain; it is another one the next time.
+        for _ in 0..LOOKS_MAX {
+            found = nearest_of(&self.chain(pid), &self.catalog);
+            if found.is_ok() {
+                break;
+            }
+        }
+        found
     }
 
     /// The run that a hook call belongs to.
@@ -209,6 +222,15 @@ impl Identity {
     }
 }
 
+/// The kind of the nearest agent in a chain; that there is none can only be told of a whole one.
+fn nearest_of(chain: &[ProcessFacts], catalog: &Catalog) -> Result<Option<String>, Unknown> {
+    match process::nearest_in(chain, catalog) {
+        Some(above) => Ok(Some(above.kind)),
+        None if process::is_whole(chain) => Ok(None),
+        None => Err(Unknown::NotWhole),
+    }
+}
+
 /// Whether a process between hook and agent is one that starts things for others: the agent cannot hide another agent
 /// behind such a name, because an agent is recognised by the full look whenever the quick one stops here.
 fn is_plain(pid: u32) -> bool {
@@ -239,6 +261,18 @@ pub fn nameless(uid: u32) -> Account {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Enough shells inside one another put the agent out of sight, and a root role that does not answer shows nothing
+    /// at all: neither makes a person of whoever asks.
+    #[test]
+    fn a_tree_that_is_not_seen_whole_has_not_no_agent_in_it() {
+        let catalog = Catalog::built_in();
+        let process = |pid: u32, ppid: u32| ProcessFacts::bare(ProcessKey { pid, start_ticks: 1 }, ppid, 1000);
+        let deep: Vec<ProcessFacts> = (0..64).map(|n| process(200 - n, 199 - n)).collect();
+        assert_eq!(nearest_of(&deep, &catalog), Err(Unknown::NotWhole));
+        assert_eq!(nearest_of(&[], &catalog), Err(Unknown::NotWhole));
+        assert_eq!(nearest_of(&[process(7, 1), process(1, 0)], &catalog), Ok(None));
+    }
 
     #[test]
     fn the_quick_look_agrees_with_the_kernel_about_ourselves() {
