@@ -29,7 +29,7 @@ const CALLS_PER_RUN: usize = 64;
 /// hook prints its own deny.
 const CONNECTIONS_PER_ACCOUNT: usize = 128;
 const CONNECTIONS: usize = 384;
-/// How long a peer may take to hand in its frame, and to take its answer.
+/// How long a peer may take to hand in its whole frame, and to take its whole answer.
 const TRANSFER: Duration = Duration::from_secs(5);
 /// Stack of a connection's thread in bytes: the shell parser recurses on hostile text.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
@@ -80,9 +80,8 @@ impl HookServer {
     }
 
     fn answer(&self, stream: UnixStream, peer: &Peer) {
-        let _ = stream.set_read_timeout(Some(TRANSFER));
-        let _ = stream.set_write_timeout(Some(TRANSFER));
-        let request = match hook::read_request(&mut BufReader::with_capacity(64 * 1024, &stream)) {
+        let incoming = streams::InTime::new(&stream, TRANSFER);
+        let request = match hook::read_request(&mut BufReader::with_capacity(64 * 1024, incoming)) {
             Ok(request) => request,
             Err(error) => {
                 self.refuse(peer, "", "", format!("a frame that is not understood: {error}"), None);
@@ -92,7 +91,7 @@ impl HookServer {
         let received = clock::now();
         let answer = self.judge(&request, peer, received, &stream);
         if let Ok(bytes) = hook::encode_answer(&answer) {
-            let _ = (&stream).write_all(&bytes);
+            let _ = streams::InTime::new(&stream, TRANSFER).write_all(&bytes);
         }
     }
 

@@ -16,16 +16,31 @@ const CODE_NS: i64 = 600 * 1_000_000_000;
 const CODES_MAX: usize = 512;
 /// Wrong codes before a code is void.
 const TRIES: u8 = 3;
+/// Wrong codes of one account, whatever they were for, before none of it counts any more for as long as a code works.
+/// Voiding a code alone would not do: a new one is drawn for the asking, and so a million of them guessed.
+const WRONG_MAX: u32 = 12;
 
 /// Single-use codes by account and purpose.
 #[derive(Debug, Default)]
-pub struct Codes(BTreeMap<(u32, String), Code>);
+pub struct Codes {
+    drawn: BTreeMap<(u32, String), Code>,
+    /// Wrong codes by account since the first of them; at most one entry per account that serves.
+    wrong: BTreeMap<u32, Wrong>,
+}
 
 #[derive(Debug)]
 struct Code {
     digits: String,
     expires_unix_ns: i64,
+    /// By the clock that nobody sets.
+    expires_boot_ns: u64,
     tries_left: u8,
+}
+
+#[derive(Debug)]
+struct Wrong {
+    count: u32,
+    ends_boot_ns: u64,
 }
 
 impl Codes {
@@ -34,43 +49,52 @@ impl Codes {
     /// # Errors
     /// The kernel has no randomness.
     pub fn code(&mut self, uid: u32, purpose: &Purpose, now: Moment) -> Result<(String, i64), getrandom::Error> {
-        self.0.retain(|_, code| code.expires_unix_ns > now.unix_ns);
+        self.drawn.retain(|_, code| code.expires_boot_ns > now.boot_ns);
         let key = (uid, purpose.to_string());
-        if let Some(code) = self.0.get(&key) {
+        if let Some(code) = self.drawn.get(&key) {
             return Ok((code.digits.clone(), code.expires_unix_ns));
         }
-        if self.0.len() >= CODES_MAX
-            && let Some(first) = self.0.iter().min_by_key(|(_, code)| code.expires_unix_ns).map(|(key, _)| key.clone())
+        if self.drawn.len() >= CODES_MAX
+            && let Some(first) =
+                self.drawn.iter().min_by_key(|(_, code)| code.expires_boot_ns).map(|(key, _)| key.clone())
         {
-            self.0.remove(&first);
+            self.drawn.remove(&first);
         }
         let drawn = u128::from_le_bytes(clock::random16()?) % 1_000_000;
         let code = Code {
             digits: format!("{drawn:06}"),
             expires_unix_ns: now.unix_ns.saturating_add(CODE_NS),
+            expires_boot_ns: now.boot_ns.saturating_add(CODE_NS.unsigned_abs()),
             tries_left: TRIES,
         };
         let answer = (code.digits.clone(), code.expires_unix_ns);
-        self.0.insert(key, code);
+        self.drawn.insert(key, code);
         Ok(answer)
     }
 
     /// Uses a code up. A wrong one costs a try; the last one voids the code.
     pub fn redeem(&mut self, uid: u32, purpose: &Purpose, given: &str, now: Moment) -> bool {
+        self.wrong.retain(|_, wrong| wrong.ends_boot_ns > now.boot_ns);
+        if self.wrong.get(&uid).is_some_and(|wrong| wrong.count >= WRONG_MAX) {
+            return false;
+        }
         let key = (uid, purpose.to_string());
-        let Some(code) = self.0.get_mut(&key) else { return false };
-        if code.expires_unix_ns <= now.unix_ns {
-            self.0.remove(&key);
+        let Some(code) = self.drawn.get_mut(&key) else { return false };
+        if code.expires_boot_ns <= now.boot_ns {
+            self.drawn.remove(&key);
             return false;
         }
         if code.digits == given.trim() {
-            self.0.remove(&key);
+            self.drawn.remove(&key);
             return true;
         }
         code.tries_left = code.tries_left.saturating_sub(1);
         if code.tries_left == 0 {
-            self.0.remove(&key);
+            self.drawn.remove(&key);
         }
+        let ends_boot_ns = now.boot_ns.saturating_add(CODE_NS.unsigned_abs());
+        let wrong = self.wrong.entry(uid).or_insert(Wrong { count: 0, ends_boot_ns });
+        wrong.count = wrong.count.saturating_add(1);
         false
     }
 }
@@ -276,7 +300,7 @@ mod tests {
     use super::*;
 
     fn at(seconds: i64) -> Moment {
-        Moment { unix_ns: seconds * 1_000_000_000, boot_ns: 0 }
+        Moment { unix_ns: seconds * 1_000_000_000, boot_ns: seconds.unsigned_abs() * 1_000_000_000 }
     }
 
     #[test]
@@ -289,6 +313,27 @@ mod tests {
         assert!(!codes.redeem(1001, &purpose, &code, at(1)));
         assert!(codes.redeem(1000, &purpose, &format!(" {code} "), at(1)));
         assert!(!codes.redeem(1000, &purpose, &code, at(1)), "used up");
+    }
+
+    #[test]
+    fn drawing_new_codes_gives_no_new_tries_for_ever() {
+        let mut codes = Codes::default();
+        let mut tried = 0;
+        for _ in 0..10 {
+            let (code, _) = codes.code(1, &Purpose::BreakGlass, at(0)).expect("random");
+            let wrong = if code == "000000" { "000001" } else { "000000" };
+            for _ in 0..TRIES {
+                assert!(!codes.redeem(1, &Purpose::BreakGlass, wrong, at(1)));
+                tried += 1;
+            }
+        }
+        assert!(tried > WRONG_MAX);
+        let (code, _) = codes.code(1, &Purpose::BreakGlass, at(1)).expect("random");
+        assert!(!codes.redeem(1, &Purpose::BreakGlass, &code, at(2)), "also the right one, for now");
+        let (code, _) = codes.code(2, &Purpose::BreakGlass, at(2)).expect("random");
+        assert!(codes.redeem(2, &Purpose::BreakGlass, &code, at(2)), "another account is not concerned");
+        let (code, _) = codes.code(1, &Purpose::BreakGlass, at(700)).expect("random");
+        assert!(codes.redeem(1, &Purpose::BreakGlass, &code, at(700)), "it passes");
     }
 
     #[test]
