@@ -166,7 +166,9 @@ impl Url {
         };
         let port = if port.is_empty() { Some(default_port) } else { Some(port.parse().ok()?) };
         let host = numeric_host(&host.trim_end_matches('.').to_ascii_lowercase())?;
-        if host.is_empty() || host.contains('%') {
+        // Browsers turn `①69.254.169.254` and `ｅvil.com` into plain letters before they call: who is called then is not
+        // what stands here.
+        if host.is_empty() || host.contains('%') || !host.is_ascii() {
             return None;
         }
         let path_end = tail.find(['?', '#']).unwrap_or(tail.len());
@@ -237,6 +239,9 @@ mod tests {
         assert_eq!(host("http://2852039166/latest"), found("169.254.169.254", 80, false));
         assert_eq!(host("http://0251.254.169.254/"), found("169.254.169.254", 80, false));
         assert_eq!(host("http://1.2.3.4.5/"), None);
+        assert_eq!(host("http://①69.254.169.254/latest"), None);
+        assert_eq!(host("https://ｗebhook。site/"), None);
+        assert_eq!(host("https://web\u{ad}hook.site/"), None);
         assert_eq!(host("http://1.2.3.256/"), None);
         assert_eq!(host("file:///etc/passwd"), None);
         assert_eq!(host("docs.rs"), None);

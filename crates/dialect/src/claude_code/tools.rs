@@ -24,10 +24,6 @@ const HARMLESS: &[&str] = &[
     "ProposeGoal",
     "ProposeSkills",
     "PushNotification",
-    "ReadMcpResource",
-    "ReadMcpResourceDir",
-    "ReadMcpResourceDirTool",
-    "ReadMcpResourceTool",
     "ReadNotifications",
     "RefreshMcpTools",
     "ReportFindings",
@@ -47,7 +43,6 @@ const HARMLESS: &[&str] = &[
     "TodoRead",
     "TodoWrite",
     "ToolSearch",
-    "WebSearch",
 ];
 
 /// The parts of a call; empty when the tool is unknown or lacks what it needs.
@@ -70,6 +65,12 @@ pub(crate) fn tool_parts(call: &ToolCall, place: &Place<'_>) -> Vec<Part> {
             .map(|command| vec![Part::Command { text: command.to_owned(), shell: Shell::PowerShell, workdir: None }]),
         "Monitor" => monitor(input),
         "Task" | "Agent" => text(input, "prompt").map(|words| agent(&call.tool, words, input)),
+        // What a server's resource says is that server's word, like the result of one of its tools.
+        "ReadMcpResource" | "ReadMcpResourceDir" | "ReadMcpResourceDirTool" | "ReadMcpResourceTool" => {
+            text(input, "server").map(|server| vec![of_server(server, &call.tool)])
+        }
+        // The vendor searches, and what is found comes from anywhere.
+        "WebSearch" => Some(vec![own_tool("WebSearch"), Part::Effect(found_outside())]),
         "Skill" => Some(vec![own_tool("Skill")]),
         "CronCreate" | "CronDelete" | "RemoteTrigger" => Some(schedule(&call.tool, input)),
         "Config" => text(input, "setting").map(|key| vec![Part::Effect(own_setting(CLAUDE_CODE, key))]),
@@ -83,6 +84,16 @@ pub(crate) fn tool_parts(call: &ToolCall, place: &Place<'_>) -> Vec<Part> {
         _ => None,
     };
     found.unwrap_or_default()
+}
+
+fn of_server(server: &str, tool: &str) -> Part {
+    let object = Object::McpTool { server: server.to_owned(), tool: tool.to_owned() };
+    Part::Effect(Effect::new(Verb::Call, object, Certainty::Exact))
+}
+
+fn found_outside() -> Effect {
+    let object = Object::Host { host: "api.anthropic.com".to_owned(), port: Some(443), url: None };
+    Effect::new(Verb::Receive, object, Certainty::Exact)
 }
 
 fn bash(command: &str, input: &Value) -> Vec<Part> {
@@ -204,6 +215,8 @@ mod tests {
         check("Monitor", json!({"command": "tail -f x"}), &["Posix tail -f x"]);
         check("Task", json!({"prompt": "do", "description": "d"}), &["call Task", "prompt prompt (2 bytes)"]);
         check("Skill", json!({"skill": "x"}), &["call Skill"]);
+        check("ReadMcpResourceTool", json!({"server": "jira", "uri": "x:1"}), &["call jira/ReadMcpResourceTool"]);
+        check("WebSearch", json!({"query": "x"}), &["call WebSearch", "receive api.anthropic.com"]);
         check("TodoWrite", json!({"todos": []}), &["call TodoWrite"]);
         check(
             "CronCreate",
@@ -220,6 +233,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_harmless() {
         check("BrandNewTool", json!({"x": 1}), &[]);
+        check("ReadMcpResourceTool", json!({"uri": "x:1"}), &[]);
         check("Bash", json!({"command": ["ls"]}), &[]);
         check("Write", json!({"path": "/a"}), &[]);
         check("WebFetch", json!({"url": "not a url"}), &["unknown"]);
