@@ -1,0 +1,55 @@
+//! Measures the whole programs from outside and compares with the goals; the output is what `docs/benchmarks.md` states.
+//!
+//! `creel-benches PROGRAMS [--quick]`: PROGRAMS is the folder that holds `creel`, `creeld` and `creel-hook`. It starts a
+//! daemon of its own in a private folder, with every rule on, plays an agent there, and leaves nothing behind. It ends
+//! with 0 whatever the figures are: a missed goal is printed, a measurement that could not be made is an error.
+//!
+//! The one thing a newcomer gets wrong: the clock on the wall measures the neighbours too. What is compared is always
+//! measured in turns, and the median of the ratios is what counts; processor time stands beside it.
+
+mod agent;
+mod calls;
+mod decisions;
+mod figures;
+mod machine;
+mod spawned;
+mod stage;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Whatever went wrong; a measurement has one way to fail.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["agent", rest @ ..] => agent::run(rest),
+        [programs] => measure(Path::new(programs), false),
+        [programs, "--quick"] => measure(Path::new(programs), true),
+        _ => Err("usage: creel-benches PROGRAMS [--quick]".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("creel-benches: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(programs: &Path, quick: bool) -> Result<(), Failure> {
+    let programs: PathBuf = programs.canonicalize().map_err(|error| format!("{}: {error}", programs.display()))?;
+    println!("{}", machine::describe());
+    let mut stage = stage::Stage::start(&programs)?;
+    stage.play(&programs, quick)?;
+    stage.stop()?;
+    figures::heading("the record that this left");
+    let (records, seconds) = stage.verify(&programs)?;
+    let rate = records as f64 / seconds;
+    figures::goal("creel log verify, whole process", rate, 200_000.0, figures::At::Least, "records/s");
+    figures::note(&format!("{records} records in {seconds:.2} s"));
+    println!("\n{}", machine::load());
+    Ok(())
+}
