@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
 use creel_model::Digest;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -35,6 +36,10 @@ pub struct Looked {
     /// More than one name leads to this file (hard links), so that its path does not tell everything.
     #[serde(default)]
     pub linked: bool,
+    /// It leads through the view of whichever process opens it (`/proc/self/cwd`), so that what it means to us is not
+    /// what it means to the agent.
+    #[serde(default)]
+    pub of_process: bool,
     /// The digest of the content; only where it was asked for, and the file is regular and not too large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
@@ -55,7 +60,7 @@ pub fn look(path: &str, with_digest: bool) -> Looked {
         if !current.starts_with('/') || current.len() > PATH_BYTES_MAX || current.contains('\0') {
             return Looked::default();
         }
-        match rustix::fs::openat(CWD, current.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        match open(&current) {
             Ok(fd) => {
                 let Ok(stat) = rustix::fs::fstat(&fd) else { return Looked::default() };
                 let kind = FileType::from_raw_mode(stat.st_mode);
@@ -65,12 +70,15 @@ pub fn look(path: &str, with_digest: bool) -> Looked {
                     exists: true,
                     is_dir: kind == FileType::Directory,
                     linked: kind == FileType::RegularFile && stat.st_nlink > 1,
+                    of_process: false,
                     digest,
                 };
             }
-            Err(Errno::NOENT | Errno::NOTDIR) => match missing(&current) {
+            Err(NotOpened::OfProcess) => return Looked { of_process: true, ..Looked::default() },
+            Err(NotOpened::Because(Errno::NOENT | Errno::NOTDIR)) => match missing(&current) {
                 Missing::At(resolved) => return Looked { resolved: Some(resolved), ..Looked::default() },
                 Missing::Through(target) => current = target,
+                Missing::OfProcess => return Looked { of_process: true, ..Looked::default() },
                 Missing::Unknown => return Looked::default(),
             },
             Err(_) => return Looked::default(),
@@ -84,7 +92,45 @@ enum Missing {
     At(String),
     /// The first missing part is a symbolic link to nowhere: look there instead.
     Through(String),
+    OfProcess,
     Unknown,
+}
+
+enum NotOpened {
+    /// The path leads through a link that the kernel makes up for the process that follows it.
+    OfProcess,
+    Because(Errno),
+}
+
+/// A descriptor that opens nothing. Links that stand for something else in every process are not followed, but for
+/// those of a stated process (`/proc/7/root`), the machine's root, and single open files and programs.
+fn open(path: &str) -> Result<OwnedFd, NotOpened> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let plain = |path: &str| rustix::fs::openat(CWD, path, flags, Mode::empty());
+    match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+        Ok(fd) => Ok(fd),
+        Err(Errno::LOOP) => match plain(path) {
+            Err(Errno::LOOP) => Err(NotOpened::Because(Errno::LOOP)),
+            opened if is_same_for_all(path) => opened.map_err(NotOpened::Because),
+            _ => Err(NotOpened::OfProcess),
+        },
+        // A kernel or filter without this call (before Linux 5.6): as well as it can be done.
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => plain(path).map_err(NotOpened::Because),
+        Err(error) => Err(NotOpened::Because(error)),
+    }
+}
+
+/// Whether a path through a process' links means the same to us as to the agent.
+fn is_same_for_all(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    match parts.as_slice() {
+        ["proc", "self" | "thread-self", "root", ..] => true,
+        // What these are is another thing in each process, but never more than one file that is open or runs.
+        ["proc", "self" | "thread-self", "exe"] | ["proc", "self" | "thread-self", "fd", _] => true,
+        ["dev", "stdin" | "stdout" | "stderr"] | ["dev", "fd", _] => true,
+        ["proc", process, ..] => process.bytes().all(|byte| byte.is_ascii_digit()),
+        _ => false,
+    }
 }
 
 /// What a path means whose end does not exist.
@@ -93,8 +139,10 @@ fn missing(path: &str) -> Missing {
     for kept in (0..parts.len()).rev() {
         let (above, below) = parts.split_at(kept);
         let above = format!("/{}", above.join("/"));
-        let Ok(folder) = rustix::fs::openat(CWD, above.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
-            continue;
+        let folder = match open(&above) {
+            Ok(folder) => folder,
+            Err(NotOpened::OfProcess) => return Missing::OfProcess,
+            Err(NotOpened::Because(_)) => continue,
         };
         let Some(real) = path_of(&folder) else { return Missing::Unknown };
         let Some((first, rest)) = below.split_first() else { return Missing::Unknown };
@@ -115,7 +163,7 @@ fn missing(path: &str) -> Missing {
 }
 
 /// The SHA-256 of a regular file's content; `None` where it is too large or cannot be read.
-fn digest(fd: &rustix::fd::OwnedFd) -> Option<Digest> {
+fn digest(fd: &OwnedFd) -> Option<Digest> {
     let mut file = reopen(fd).ok()?;
     digest_of(&mut file, SCRIPT_BYTES_MAX)
 }
@@ -178,6 +226,23 @@ mod tests {
         check("loop-a/x", None, false, false);
         assert_eq!(look("relative", false), Looked::default());
         assert_eq!(look("/a\0b", false), Looked::default());
+    }
+
+    /// A repository may hold such a link: followed by us it leads somewhere else than followed by the agent.
+    #[test]
+    fn what_leads_through_the_asking_process_is_not_taken_for_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        symlink("/proc/self/cwd/../.ssh", folder.path().join("docs")).unwrap();
+        for path in ["docs/id_rsa", "docs", "docs/new/deep"] {
+            let looked = look(&text(&folder.path().join(path)), false);
+            assert!(looked.of_process && looked.resolved.is_none(), "{path}: {looked:?}");
+        }
+        assert!(look("/proc/self/cwd/../x", false).of_process);
+        assert!(look("/proc/thread-self/cwd", true).of_process);
+        assert!(look("//proc/./self/task/../cwd/y", false).of_process);
+        assert_eq!(look("/proc/self/root/etc/", false).resolved.as_deref(), Some("/etc"));
+        assert_eq!(look(&format!("/proc/{}/root/etc", std::process::id()), false).resolved.as_deref(), Some("/etc"));
+        assert!(!look("/proc/self/status", false).of_process && !look("/proc/self/exe", false).of_process);
     }
 
     #[test]

@@ -261,6 +261,7 @@ impl World {
                 looked.digests.insert(path.clone(), digest);
             }
             let resolution = match seen.resolved {
+                _ if seen.of_process => Resolution::OfProcess,
                 Some(resolved) => Resolution::Resolved(resolved),
                 None => Resolution::Failed("it cannot be followed to its end".to_owned()),
             };

@@ -97,13 +97,19 @@ impl Step<'_> {
         let asked_about: BTreeSet<u32> = judgement.deciding().map(|rule| rule.effect_index).collect();
         let lines = seen.case.effects.iter().zip(&ready.shown).enumerate();
         let lines = lines.filter(|(index, _)| u32::try_from(*index).is_ok_and(|index| asked_about.contains(&index)));
+        let mut lines: Vec<String> = lines.map(|(_, (effect, shown))| effects::sentence(effect, shown)).collect();
+        if lines.len() > SHOWN_MAX {
+            // Nobody approves what is not shown without being told that there is more.
+            let more = lines.split_off(SHOWN_MAX - 1).len();
+            lines.push(format!("… and {more} more that are not shown"));
+        }
         let approval = Approval {
             id: self.guard.approval_id(),
             digest,
             standing: Standing::Open,
             rules: rules.iter().map(reason).collect(),
             severity: worst(judgement),
-            effects: lines.take(SHOWN_MAX).map(|(_, (effect, shown))| effects::sentence(effect, shown)).collect(),
+            effects: lines,
             kind: cut(&ready.caller.kind, 64),
             uid: ready.caller.account.uid,
             run: seen.run.clone(),

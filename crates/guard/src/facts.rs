@@ -101,6 +101,9 @@ pub enum Resolution {
     Resolved(String),
     /// It could not be resolved (a loop, no permission, changed underneath): the effect counts as `dynamic`.
     Failed(String),
+    /// It leads through a process' own view (`/proc/self/cwd`), which is another file for every process that opens it:
+    /// what is done to which file cannot be told, and counts as a command that was not understood.
+    OfProcess,
 }
 
 /// What the content of one file was.

@@ -11,6 +11,7 @@ use creel_model::{Action, Confidence, Content, Effect, Finding, Modification, Ob
 use creel_policy::{Bundle, Places};
 
 use crate::facts::{Budget, Caller, EFFECTS_MAX, Located, Looked, Overloaded, Parts, Prepared, Ready, Resolution};
+use crate::understand::opaque_command;
 use crate::{effects, origin, sink};
 
 /// Most bytes of texts inspected for one action: a payload's own limit is 8 MiB, so this is never reached by one.
@@ -44,12 +45,23 @@ pub fn prepare(
     let places = places(&caller);
     let mut effects = parts.effects.clone();
     effects.truncate(EFFECTS_MAX);
+    let mut parts = parts;
+    let mut of_process = false;
     for effect in &mut effects {
         if budget.spent() {
             return overload(caller, action, payload_bytes);
         }
-        resolve(effect, looked);
+        of_process |= resolve(effect, looked);
         set_zones(effect, bundle, &places);
+    }
+    if of_process {
+        parts.opaque = true;
+        let unknown = opaque_command();
+        if effects.len() >= EFFECTS_MAX {
+            parts.overflow = true;
+        } else if !effects.contains(&unknown) {
+            effects.push(unknown);
+        }
     }
     let Some(texts) = inspect(&action.contents, budget) else { return overload(caller, action, payload_bytes) };
     let content_classes = classes(&texts.located);
@@ -81,15 +93,15 @@ fn overload(caller: Caller, action: Action, payload_bytes: u64) -> Prepared {
     Prepared::Overload(Box::new(Overloaded { caller, action, payload_bytes }))
 }
 
-/// Enters what the path turned out to be.
-fn resolve(effect: &mut Effect, looked: &Looked) {
+/// Enters what the path turned out to be; whether that depends on the process that opens it.
+fn resolve(effect: &mut Effect, looked: &Looked) -> bool {
     let (asked, script) = match &effect.object {
-        Object::Path { path, .. } => (path.clone(), false),
+        Object::Path { path, resolved } => (resolved.as_ref().unwrap_or(path).clone(), false),
         Object::Program { script: Some(script), .. } => (script.clone(), true),
-        _ => return,
+        _ => return false,
     };
     if effect.remote {
-        return;
+        return false;
     }
     let found = looked.paths.get(&asked);
     match found {
@@ -100,8 +112,9 @@ fn resolve(effect: &mut Effect, looked: &Looked) {
         }
         Some(Resolution::Resolved(_)) => {}
         // Not looked up, or in vain: which file it is nobody knows.
-        Some(Resolution::Failed(_)) | None => effect.dynamic = true,
+        Some(Resolution::Failed(_) | Resolution::OfProcess) | None => effect.dynamic = true,
     }
+    found == Some(&Resolution::OfProcess)
 }
 
 /// Zones of the effect's object by the bundle: for a path, those of where it leads and the guarded ones of its name.

@@ -74,7 +74,7 @@ fn shell_of(shell: tools::Shell) -> creel_inspect::Shell {
 }
 
 /// The effect of command text that was not, or not wholly, understood.
-fn opaque_command() -> Effect {
+pub(crate) fn opaque_command() -> Effect {
     let program = Object::Program { program: String::new(), argv: Vec::new(), script: None };
     Effect { dynamic: true, ..Effect::new(Verb::Execute, program, Certainty::Opaque) }
 }
@@ -111,7 +111,8 @@ pub fn wanted(parts: &Parts) -> Wanted {
     let sends = parts.effects.iter().any(|effect| effect.verb == Verb::Send);
     for effect in &parts.effects {
         match &effect.object {
-            Object::Path { path, .. } if path.starts_with('/') && !effect.remote => {
+            Object::Path { path, resolved } if path.starts_with('/') && !effect.remote => {
+                let path = resolved.as_ref().unwrap_or(path);
                 paths.insert(path.clone());
                 if !effect.dynamic && (effect.verb == Verb::Execute || (sends && effect.verb == Verb::Read)) {
                     digests.insert(path.clone());

@@ -5,5 +5,6 @@
 mod approvals;
 mod flow;
 mod lab;
+mod paths;
 mod random;
 mod recovery;

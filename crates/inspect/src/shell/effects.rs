@@ -206,6 +206,20 @@ impl Walker<'_> {
         }
     }
 
+    /// The path as the kernel will walk it, where that may lead elsewhere than the normalised one: `link/../x` is not
+    /// `x` when `link` is a symbolic link, and a repository may hold one. It is followed to its end on the machine.
+    fn physical(&self, arg: &Arg, dynamic: bool) -> Option<String> {
+        let text = arg.text.strip_prefix("file://").unwrap_or(&arg.text);
+        if dynamic || !text.split('/').any(|part| part == "..") {
+            return None;
+        }
+        if text.starts_with('/') {
+            return Some(text.to_owned());
+        }
+        let cwd = self.env.cwd.as_deref().filter(|cwd| cwd.starts_with('/'))?;
+        Some(format!("{cwd}/{text}"))
+    }
+
     /// Adds an effect on a path; gives whether content at that path holds credentials.
     pub(crate) fn path_effect(&mut self, verb: Verb, arg: &Arg, recursive: bool) -> bool {
         let mut classes = BTreeSet::new();
@@ -238,7 +252,8 @@ impl Walker<'_> {
             content.insert("secret".to_owned());
         }
         let manner = Manner { recursive, dynamic, classes, content, opaque: false };
-        self.effect(verb, Object::Path { path, resolved: None }, manner);
+        let resolved = self.physical(arg, dynamic);
+        self.effect(verb, Object::Path { path, resolved }, manner);
         secret
     }
 
@@ -289,6 +304,10 @@ impl Walker<'_> {
     /// Adds a network effect for a URL, `host`, `host:port` or `user@host:path`.
     pub(crate) fn host_effect(&mut self, verb: Verb, arg: &Arg, content: BTreeSet<String>) {
         let (host, port, url) = parse_host(&arg.text);
+        if !arg.unknown && (!host.is_ascii() || host.contains('%') && !host.contains(':')) {
+            // Programs turn such letters and codes into plain ones before they call.
+            self.opaque("", "a host is not written in plain letters", true);
+        }
         let dynamic = arg.unknown || arg.loose || host.is_empty();
         let object = Object::Host { host: if arg.unknown { String::new() } else { host }, port, url };
         self.effect(verb, object, Manner { dynamic, content, ..Manner::default() });

@@ -120,3 +120,28 @@ fn spans_point_at_the_command() {
     let (start, end) = got.findings.first().and_then(|f| f.span).expect("a span");
     assert_eq!(text.get(start..end), Some("rm -rf /"));
 }
+
+/// `link/../x` is not `x` when `link` is a symbolic link: the path as written is kept, to be followed on the machine.
+#[test]
+fn a_way_up_is_kept_as_the_kernel_will_walk_it() {
+    for (text, as_named, as_walked) in [
+        ("cat l/../notes", "/home/user/project/notes", Some("/home/user/project/l/../notes")),
+        ("cd l && cat ../notes", "/home/user/project/notes", Some("/home/user/project/l/../notes")),
+        ("cat /tmp/l/../../etc/x", "/etc/x", Some("/tmp/l/../../etc/x")),
+        ("cat ./notes", "/home/user/project/notes", None),
+    ] {
+        let effect = find(text, Verb::Read);
+        let Object::Path { path, resolved } = effect.object else { panic!("a path") };
+        assert_eq!((path.as_str(), resolved.as_deref()), (as_named, as_walked), "{text}");
+    }
+}
+
+#[test]
+fn a_host_in_disguise_is_not_taken_for_what_it_looks_like() {
+    for text in ["curl http://①69.254.169.254/latest", "wget https://ｗebhook.site/x", "curl http://%31%36%39.254.1.1/"]
+    {
+        let got = understand(text);
+        assert!(got.opaque && got.classes.contains(&CommandClass::Obfuscated), "{text}: {got:?}");
+    }
+    assert!(!understand("curl http://[fe80::1%25eth0]/").opaque);
+}
