@@ -7,9 +7,12 @@
 
 mod approvals;
 mod claude_code;
+mod cli;
 mod codex;
 mod daemon;
 mod faults;
 mod harness;
 mod live;
+mod scan;
 mod secrets;
+mod service;
