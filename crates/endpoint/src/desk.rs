@@ -87,7 +87,9 @@ impl Desk {
         }
         let ticket = inner.next_ticket;
         inner.next_ticket = inner.next_ticket.wrapping_add(1);
-        let wait_ns_max = if inner.held.len() < HELD_MAX { wait_ns_max } else { 0 };
+        // On a full disk what is left belongs to the record of what happens: whatever needs a question is denied.
+        let may_wait = inner.held.len() < HELD_MAX && inner.journal.has_room();
+        let wait_ns_max = if may_wait { wait_ns_max } else { 0 };
         let submission = Submission { ticket, prepared, received, wait_ns_max };
         let output = self.step(&mut inner, Input::Action(Box::new(submission)));
         match output {
@@ -220,6 +222,8 @@ impl Desk {
         let mut facts = serde_json::Map::new();
         facts.insert("by".to_owned(), by.into());
         facts.insert("by_uid".to_owned(), uid.into());
+        // Sealed by the journal as well; here it is for people who read the record.
+        facts.insert("reason".to_owned(), reason.into());
         let mut erased = 0;
         for ranges in ranges(sequences).chunks(1_000) {
             let mut inner = self.lock();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use creel_catalog::AgentReport;
-use creel_dialect::install::{self, HookCommand, Plan, Undo, Version};
+use creel_dialect::install::{self, HookCommand, OtherFile, Plan, Undo, Version};
 use creel_dialect::kinds;
 use creel_discover::root::{Answer, Managed, Request, Target};
 use creel_model::Mode;
@@ -310,9 +310,14 @@ impl Protections {
         let managed = read(root, place)?;
         let text = managed.text.as_deref();
         let hook = self.command();
+        let above = above(root, place)?;
+        let files: Vec<OtherFile<'_>> = above
+            .iter()
+            .filter_map(|file| Some(OtherFile { path: &file.path, text: file.text.as_deref()?, managed: true }))
+            .collect();
         let plan = match (place.kind, place.scope) {
             (kinds::CLAUDE_CODE, Scope::User) => install::claude_code::user(&hook, place.version(), text),
-            (kinds::CLAUDE_CODE, Scope::System) => install::claude_code::system(&hook, place.version(), text, &[]),
+            (kinds::CLAUDE_CODE, Scope::System) => install::claude_code::system(&hook, place.version(), text, &files),
             (kinds::CODEX, Scope::User) => install::codex::user(&hook, place.version(), text),
             (kinds::CODEX, Scope::System) => install::codex::system(&hook, place.version(), text, &[]),
             (kind, _) => return Err(format!("creel cannot govern `{kind}` yet")),
@@ -354,6 +359,18 @@ impl Protections {
             notes: Vec::new(),
             canary: None,
         }
+    }
+}
+
+/// Managed files beside ours that can take its effect away.
+fn above(root: &Root, place: &Place<'_>) -> Result<Vec<Managed>, String> {
+    if (place.kind, place.scope) != (kinds::CLAUDE_CODE, Scope::System) {
+        return Ok(Vec::new());
+    }
+    let target = Target { kind: place.kind.to_owned(), place: "managed".to_owned(), file: None, account: None };
+    match root.ask(&Request::ReadManaged { target })? {
+        Answer::Managed(managed) => Ok(vec![managed]),
+        _ => Err("the root seam answered something else than was asked".to_owned()),
     }
 }
 

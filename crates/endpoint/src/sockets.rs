@@ -112,11 +112,12 @@ impl Peer {
     /// # Errors
     /// The kernel does not tell; the caller refuses the connection.
     pub fn of(stream: &UnixStream) -> io::Result<Peer> {
-        let credentials = rustix::net::sockopt::socket_peercred(stream)?;
-        let pid = u32::try_from(credentials.pid.as_raw_nonzero().get())
+        let credentials = nix::sys::socket::getsockopt(&stream.as_fd(), nix::sys::socket::sockopt::PeerCredentials)?;
+        // A peer in another process namespace has the number 0 here: nobody can say what is above it.
+        let pid = u32::try_from(credentials.pid())
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the peer has no process id here"))?;
         let pidfd = nix::sys::socket::getsockopt(&stream.as_fd(), nix::sys::socket::sockopt::PeerPidfd).ok();
-        Ok(Peer { pid, uid: credentials.uid.as_raw(), pidfd })
+        Ok(Peer { pid, uid: credentials.uid(), pidfd })
     }
 
     /// Whether the peer's process is still the one that connected. `None`: this kernel cannot tell.

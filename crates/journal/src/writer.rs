@@ -203,6 +203,13 @@ impl Journal {
         self.shared.publish()
     }
 
+    /// Whether records go to an ordinary segment: neither is the reserve in use nor was anything lost. Waits for nobody,
+    /// so it may be asked on every decision.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.in_reserve && self.loss.pending.is_none()
+    }
+
     /// How it is doing.
     #[must_use]
     pub fn state(&self) -> State {

@@ -19,8 +19,9 @@ impl ControlServer {
         out: Out<'_>,
     ) -> Result<(), Ended> {
         self.check_scope(asker, kind, scope, "wire protection in")?;
+        // What is written depends on the version that is here now, not at the last look.
+        let reports = self.world.refresh_inventory();
         let place = self.place(asker, kind, scope);
-        let reports = self.world.inventory();
         let failed = |why: String| Refusal::new(RefusalCode::Invalid, why, "nothing was changed");
         let mut change = self.world.protections.install(&self.world.root, &place, &reports, dry_run).map_err(failed)?;
         if !dry_run {
@@ -59,7 +60,8 @@ impl ControlServer {
 
     pub(super) fn guard_status(&self, asker: &Asker, kind: Option<&str>, out: Out<'_>) -> Result<(), Ended> {
         let mut views = Vec::new();
-        let reports = self.world.inventory();
+        // A bypass flag on a process that began a moment ago counts.
+        let reports = self.world.refresh_inventory();
         for known in KINDS.iter().copied().filter(|known| kind.is_none_or(|kind| kind == *known)) {
             for scope in [Scope::System, Scope::User] {
                 if scope == Scope::User && self.world.mode() == Mode::System && asker.uid == 0 {
