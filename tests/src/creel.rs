@@ -4,6 +4,8 @@
 //! looks inside them. The one thing a newcomer gets wrong: dropping it kills the daemon, which is what faults want; call
 //! [`Creel::stop`] for a clean end.
 
+use std::os::unix::fs::MetadataExt;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -11,6 +13,9 @@ use crate::account::Account;
 use crate::await_it::{Deadline, until};
 use crate::run::{Finished, Run, Running};
 use crate::stage::Stage;
+
+/// Where the root role listens.
+const ROOT_SOCKET: &str = "/run/creel-root/root.sock";
 
 /// A running creel.
 pub struct Creel<'stage> {
@@ -21,7 +26,9 @@ pub struct Creel<'stage> {
     arguments: Vec<String>,
     daemon: Option<Running>,
     /// The root role; it goes away with the stage.
-    _root: Option<Running>,
+    root: Option<Running>,
+    /// The socket that a killed root role left, by when it was made.
+    root_socket: Option<(i64, i64)>,
     /// Folder of its sockets.
     pub runtime: String,
     /// Folder of its state.
@@ -51,7 +58,8 @@ impl<'stage> Creel<'stage> {
             owner: account,
             arguments: all,
             daemon: None,
-            _root: None,
+            root: None,
+            root_socket: None,
             runtime: format!("/run/user/{}/creel", account.id),
             state: format!("{}/.local/state/creel", account.home),
         };
@@ -68,17 +76,17 @@ impl<'stage> Creel<'stage> {
             let make = ["-d", "-m", mode, "-o", "creel", "-g", "creel", folder];
             stage.run(Account::ROOT, "install").arguments(make).finish(30)?.well()?;
         }
-        let root = stage.run(Account::ROOT, "creeld").argument("--role=root").start()?;
-        until("the root role", Deadline::seconds(30), || stage.exists("/run/creel-root/root.sock").then_some(()))?;
-        let creel = Self {
+        let mut creel = Self {
             stage,
             owner: Account::CREEL,
             arguments: vec!["--system".to_owned(), "--enforce".to_owned()],
             daemon: None,
-            _root: Some(root),
+            root: None,
+            root_socket: None,
             runtime: "/run/creel".to_owned(),
             state: "/var/lib/creel".to_owned(),
         };
+        creel.start_root()?;
         creel.started()
     }
 
@@ -101,6 +109,41 @@ impl<'stage> Creel<'stage> {
         })?;
         ensure!(daemon.alive(), "the daemon ended at once: {}", daemon.stderr());
         self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// Starts the root role (again) and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// It does not come up.
+    pub fn start_root(&mut self) -> Result<()> {
+        let mut root = self.stage.run(Account::ROOT, "creeld").argument("--role=root").start()?;
+        // A socket that a killed one left is replaced, so its age tells.
+        let old = self.root_socket;
+        until("the root role", Deadline::seconds(30), || {
+            (self.root_socket_age().is_some_and(|new| Some(new) != old) || !root.alive()).then_some(())
+        })?;
+        ensure!(root.alive(), "the root role ended at once: {}", root.stderr());
+        self.root = Some(root);
+        Ok(())
+    }
+
+    fn root_socket_age(&self) -> Option<(i64, i64)> {
+        let found = self.stage.outside(ROOT_SOCKET).symlink_metadata().ok()?;
+        Some((found.ctime(), found.ctime_nsec()))
+    }
+
+    /// Kills the root role at once; its socket stays.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be killed.
+    pub fn kill_root(&mut self) -> Result<()> {
+        self.root_socket = self.root_socket_age();
+        if let Some(root) = self.root.take() {
+            root.kill()?;
+        }
         Ok(())
     }
 
@@ -220,6 +263,15 @@ impl<'stage> Creel<'stage> {
     /// The daemon does not answer.
     pub fn records(&self) -> Result<Vec<Value>> {
         self.command(&["log", "--format", "jsonl", "-n", "10000"])?.well()?.json_lines()
+    }
+
+    /// The newest records, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer.
+    pub fn latest(&self, number: u32) -> Result<Vec<Value>> {
+        self.command(&["log", "--format", "jsonl", "-n", &number.to_string()])?.well()?.json_lines()
     }
 
     /// Records of decisions about a tool at a point.
