@@ -20,6 +20,7 @@ mod exceptions;
 mod facts;
 mod glob;
 mod manifest;
+mod nesting;
 mod question;
 mod report;
 mod rules;

@@ -17,6 +17,7 @@ use serde_json::Value;
 use creel_model::{RuleMode, Severity, Verb, Verdict};
 
 use crate::certain::Test;
+use crate::nesting;
 use crate::question::{RuleInfo, Transform};
 use crate::schema::TYPES;
 use crate::text::{Faults, position};
@@ -65,6 +66,11 @@ pub(crate) fn read(
     faults: &mut Faults,
 ) -> Vec<Rule> {
     let source = Source { file, text };
+    if let Some((offset, what)) = nesting::too_deep(text) {
+        let expected = format!("at most {} brackets and {} operators", nesting::BRACKETS_MAX, nesting::OPERATORS_MAX);
+        faults.at(file, text, offset, format!("too many {what}"), &expected, "split the rule into several");
+        return Vec::new();
+    }
     let set = match PolicySet::from_str(text) {
         Ok(set) => set,
         Err(errors) => {

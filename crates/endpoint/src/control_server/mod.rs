@@ -32,6 +32,8 @@ const CONNECTIONS_PER_ACCOUNT: usize = 32;
 const CONNECTIONS: usize = 128;
 /// How long a person's program may take to send a request or take an answer.
 const TRANSFER: Duration = Duration::from_secs(30);
+/// Stack of a connection's thread in bytes: a bundle that is handed in is read by a recursive parser.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
 
 /// Stops the daemon for a reason; returns the journal's number of records and its last checkpoint.
 pub type Shutdown = Box<dyn Fn(&str) -> (u64, String) + Send + Sync>;
@@ -105,7 +107,7 @@ impl ControlServer {
             let Ok(peer) = Peer::of(&stream) else { continue };
             let Some(place) = self.connections.take(peer.uid) else { continue };
             let server = Arc::clone(self);
-            let thread = std::thread::Builder::new().name("control".to_owned());
+            let thread = std::thread::Builder::new().name("control".to_owned()).stack_size(STACK_BYTES);
             let _ = thread.spawn(move || {
                 server.converse(&stream, peer);
                 drop(place);

@@ -145,3 +145,34 @@ fn a_failing_table_says_what_came_instead() {
     let failure = &report.failures[0];
     assert_eq!((failure.line, failure.difference.as_str()), (2, "`ask` by r"));
 }
+
+/// A bundle that somebody hands in to be looked at must not end the program: 2 MiB is what a thread has.
+#[test]
+fn a_rule_is_not_too_deep_for_the_stack_of_a_thread() {
+    let shapes: [(&str, fn(usize) -> String); 7] = [
+        ("brackets", |n| format!("{}true{}", "(".repeat(n), ")".repeat(n))),
+        ("lists", |n| format!("{}1{} == [1]", "[".repeat(n), "]".repeat(n))),
+        ("and", |n| vec!["true"; n].join(" && ")),
+        ("or", |n| vec!["resource.path like \"*x\""; n].join("||")),
+        ("sums", |n| format!("{} == 1", vec!["1"; n].join("+"))),
+        ("accesses", |n| format!("context{} == 1", ".point".repeat(n))),
+        ("conditions", |n| format!("{}true{}", "if true then ".repeat(n), " else false".repeat(n))),
+    ];
+    let deep = move || {
+        for (name, shape) in shapes {
+            for n in [20, 80, 120, 250, 5_000, 100_000] {
+                let read = "forbid (principal, action == Action::\"read\", resource is Path)";
+                let loaded = Bundle::load(&rule(&format!("{read} when {{ {} }};", shape(n))), NOW);
+                assert!(n <= 250 || loaded.is_err(), "{name} {n}");
+            }
+        }
+        let hidden = "\"))))\" // ((((\n".repeat(1_000);
+        assert!(
+            Bundle::load(&rule(&format!("forbid (principal, action, resource) when {{ {hidden} }};")), NOW).is_err()
+        );
+    };
+    std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(deep).unwrap().join().unwrap();
+    let faults =
+        Bundle::load(&rule(&format!("forbid (principal, action, resource) when {{ {} }};", "(".repeat(40))), NOW);
+    assert!(faults.unwrap_err()[0].to_string().contains("too many brackets"));
+}
