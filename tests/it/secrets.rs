@@ -18,7 +18,7 @@ fn private_key() -> String {
 }
 
 /// What is not to be found anywhere.
-const SECRETS: [&str; 3] = [STRIPE, SLACK, KEY_BODY];
+const SECRETS: [(&str, &str); 3] = [("stripe key", STRIPE), ("slack token", SLACK), ("private key", KEY_BODY)];
 
 fn open(agent: Agent) -> Option<Stage> {
     let stage = Stage::open()?;
@@ -54,8 +54,8 @@ fn run<'stage>(stage: &'stage Stage, agent: Agent, endpoint: &Endpoint, prompt: 
 
 /// Nobody who only has the conversation knows a secret.
 fn not_heard(endpoint: &Endpoint) {
-    for secret in SECRETS {
-        assert!(!endpoint.heard(secret), "the model was told {}", &secret[..8]);
+    for (kind, secret) in SECRETS {
+        assert!(!endpoint.heard(secret), "the model was told the {kind}");
     }
 }
 
@@ -75,7 +75,7 @@ fn not_recorded(stage: &Stage, creel: &Creel<'_>) {
         &["support"],
     ] {
         let told = creel.command(ask).unwrap().well().unwrap();
-        assert!(SECRETS.iter().all(|secret| !told.stdout.contains(secret)), "{ask:?} tells a secret");
+        assert!(SECRETS.iter().all(|(_, secret)| !told.stdout.contains(secret)), "{ask:?} tells a secret");
     }
 }
 
@@ -87,9 +87,9 @@ fn search(folder: &Path) -> usize {
             files += search(&entry.path());
         } else if kind.is_file() {
             let bytes = std::fs::read(entry.path()).unwrap();
-            for secret in SECRETS {
+            for (kind, secret) in SECRETS {
                 let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-                assert!(!found, "a secret stands in {}", entry.path().display());
+                assert!(!found, "the {kind} stands in {}", entry.path().display());
             }
             files += 1;
         }
