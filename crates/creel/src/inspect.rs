@@ -196,7 +196,7 @@ struct Line {
 }
 
 /// One line in, one line out. A line that is not understood is answered too, as denied: nothing is skipped silently.
-fn batch(mut input: impl BufRead, mut output: impl Write, around: &Surroundings) -> Result<(), Failure> {
+fn batch(mut input: BufReader<impl Read>, mut output: impl Write, around: &Surroundings) -> Result<(), Failure> {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -219,8 +219,8 @@ fn batch(mut input: impl BufRead, mut output: impl Write, around: &Surroundings)
         };
         serde_json::to_writer(&mut output, &inspected)?;
         output.write_all(b"\n")?;
-        // Somebody may wait for this answer before he writes the next line.
-        if input.fill_buf().is_ok_and(<[u8]>::is_empty) {
+        // Somebody may wait for this answer before he writes the next line; to ask the input for more would wait for him.
+        if input.buffer().is_empty() {
             output.flush()?;
         }
     }
@@ -282,7 +282,7 @@ mod tests {
 
     fn run_batch(input: &[u8]) -> Vec<serde_json::Value> {
         let mut output = Vec::new();
-        batch(input, &mut output, &around()).unwrap();
+        batch(BufReader::new(input), &mut output, &around()).unwrap();
         output.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
     }
 

@@ -176,7 +176,8 @@ fn needs_me(status: &StatusReport, look: Look, now: i64) -> Vec<String> {
 
 fn agents(status: &StatusReport, look: Look) -> Vec<String> {
     if status.agents.is_empty() {
-        return vec![format!("{}  none found; `creel demo` shows what creel does with one", look.dim("agents"))];
+        let words = cut("none found; `creel demo` shows creel at work", look.width.saturating_sub(8));
+        return vec![format!("{}  {words}", look.dim("agents"))];
     }
     let mut lines = vec![look.dim("agents")];
     let inner = Look { width: look.width.saturating_sub(2), ..look };
@@ -500,8 +501,9 @@ quietness, last 24 h
                     assert!(width(&line) <= columns, "{columns}: {line}");
                 }
             }
-            for line in report(&status(), look(columns)) {
-                assert!(width(&line) <= columns, "{columns}: {line}");
+            let nobody = StatusReport { agents: Vec::new(), ..status() };
+            for line in report(&status(), look(columns)).iter().chain(&report(&nobody, look(columns))) {
+                assert!(width(line) <= columns, "{columns}: {line}");
             }
         }
     }

@@ -335,6 +335,12 @@ impl Drop for Terminal {
     }
 }
 
+/// Whether a process is still at work: there, and not merely waiting for its parent to notice its end.
+fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
 /// `creel down`.
 pub(crate) fn down(runtime: Option<&Path>) -> Outcome {
     let place = Place::find(runtime);
@@ -342,6 +348,7 @@ pub(crate) fn down(runtime: Option<&Path>) -> Outcome {
         out::lines(["creel is not running here"])?;
         return Ok(Exit::Good);
     };
+    let pid = status::ask(&mut daemon)?.pid;
     let records = daemon.one(&Request::Shutdown, |answer| match answer {
         Answer::Sealed { records, .. } => Some(records),
         _ => None,
@@ -349,7 +356,7 @@ pub(crate) fn down(runtime: Option<&Path>) -> Outcome {
     drop(daemon);
     // Sealed is said before the process has ended; who starts it again at once should not meet the old one.
     let begin = Instant::now();
-    while begin.elapsed() < END && matches!(Daemon::try_open(&place), Ok(Some(_))) {
+    while begin.elapsed() < END && (matches!(Daemon::try_open(&place), Ok(Some(_))) || runs(pid)) {
         std::thread::sleep(LOOK);
     }
     out::lines([format!("creel is down; the record is sealed ({})", crate::text::count(records, "record"))])?;

@@ -153,9 +153,10 @@ pub(super) fn run(arguments: &Arguments, runtime: Option<&Path>) -> Outcome {
             return Err(failure);
         }
         match ended {
-            Ok(()) => return Ok(Exit::Good),
+            Ok(()) if !arguments.follow => return Ok(Exit::Good),
             Err(failure) if !arguments.follow => return Err(failure),
-            Err(_) => out::say("the daemon went away; waiting for it"),
+            // A daemon that stops in order says that it is done; one that does not just goes.
+            Ok(()) | Err(_) => out::say("the daemon went away; waiting for it"),
         }
         daemon = loop {
             std::thread::sleep(AGAIN);
