@@ -3,7 +3,7 @@
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 
 use creel_tests::{Account, Creel, Deadline, Finished, Running, Stage, StandIn, tool_call, until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const ASKS: &str = "echo x >> /home/dana/.bashrc";
 
@@ -237,53 +237,73 @@ fn a_flood_of_one_agent_does_not_starve_another() {
     creel.verified().unwrap();
 }
 
-#[test]
-fn a_full_disk_is_loud_denies_and_leaves_a_gap_record() {
-    let Some(stage) = Stage::open() else { return };
-    // Room for the present segment, the prepared one and the reserve, and a little more.
+/// creel in user mode with its state on a disk of that size.
+fn on_a_small_disk<'stage>(stage: &'stage Stage, size: &str) -> (Creel<'stage>, StandIn<'stage>) {
     stage.make_folder(Account::USER, "/home/dana/.local/state/creel").unwrap();
-    let mount = "mount -t tmpfs -o size=28m,mode=700,uid=61000,gid=61000 none /home/dana/.local/state/creel";
-    shell(&stage, Account::ROOT, mount).well().unwrap();
-    let creel = Creel::user(&stage, Account::USER).unwrap();
-    let agent = StandIn::claude(&stage, Account::USER).unwrap();
-    let fill = "dd if=/dev/zero of=/home/dana/.local/state/creel/filler bs=64k 2>/dev/null; true";
-    shell(&stage, Account::USER, fill).well().unwrap();
+    let mount =
+        format!("mount -t tmpfs -o size={size},mode=700,uid=61000,gid=61000 none /home/dana/.local/state/creel");
+    shell(stage, Account::ROOT, &mount).well().unwrap();
+    let creel = Creel::user(stage, Account::USER).unwrap();
+    let agent = StandIn::claude(stage, Account::USER).unwrap();
+    // A call whose record is large: many long paths.
+    let paths: Vec<String> =
+        (0..60).map(|number| format!("/tmp/{number}{}", format!("/{}", "a".repeat(250)).repeat(15))).collect();
+    stage.write(Account::USER, "/home/dana/large", call(&format!("touch {}", paths.join(" ")))).unwrap();
+    (creel, agent)
+}
 
-    // Calls whose records are large: many long paths each.
-    let long: Vec<String> =
-        (0..60).map(|n| format!("/tmp/{n:03}{}", format!("/{}", "a".repeat(250)).repeat(15))).collect();
-    stage.write(Account::USER, "/home/dana/large", call(&format!("touch {}", long.join(" ")))).unwrap();
-    let many = "for n in 1 2 3 4 5 6 7 8; do /usr/bin/creel-hook claude-code PreToolUse <large >>answers; done";
-    let journal = |name: &str| creel.status().unwrap()["journal"][name].clone();
-    let fill_until = |what: &str, done: &dyn Fn() -> bool| {
-        for _ in 0..40 {
-            if done() {
-                return;
-            }
-            agent.script(many).finish(120).unwrap().well().unwrap();
+/// Makes large records until something is so.
+fn fill_until(what: &str, agent: &StandIn<'_>, done: &dyn Fn() -> bool) {
+    let calls = "for n in 1 2 3; do /usr/bin/creel-hook claude-code PreToolUse <large >>answers; done";
+    for _ in 0..30 {
+        if done() {
+            return;
         }
-        panic!("it never came to this: {what}");
-    };
-    fill_until("the reserve is in use", &|| journal("reserve_in_use") == true);
-    // What is harmless goes on, nobody is asked any more, and the state says why.
+        agent.script(calls).finish(180).unwrap().well().unwrap();
+    }
+    panic!("it never came to this: {what}");
+}
+
+fn journal(creel: &Creel<'_>, name: &str) -> Value {
+    creel.status().unwrap()["journal"][name].clone()
+}
+
+#[test]
+fn with_the_reserve_in_use_nobody_is_asked_any_more() {
+    let Some(stage) = Stage::open() else { return };
+    // Room for one segment and the reserve.
+    let (creel, agent) = on_a_small_disk(&stage, "21m");
+    fill_until("the reserve is in use", &agent, &|| journal(&creel, "reserve_in_use") == true);
+    // What is harmless goes on, and the state says why the rest does not.
     assert_eq!(verdict(&agent.call("PreToolUse", "", call("ls")).finish(60).unwrap()), "allow");
-    let denied = agent.call("PreToolUse", "--deadline-ms 50000", call(ASKS)).finish(120).unwrap();
-    assert_eq!(verdict(&denied), "deny");
+    assert_eq!(verdict(&agent.call("PreToolUse", "", call(ASKS)).finish(120).unwrap()), "deny");
     // Denied in the same record in which it would have been asked: nothing was held.
     let newest = creel.latest(6).unwrap();
     let asked = newest.iter().find(|record| record["envelope"]["code"] == "approval.asked").unwrap();
     assert_eq!(asked["envelope"]["verdict"], "deny");
+    assert_eq!(journal(&creel, "lost"), 0);
     let problems = creel.status().unwrap()["problems"].to_string();
     assert!(problems.contains("the disk is full"), "{problems}");
+    creel.verified().unwrap();
+}
 
-    // Without the reserve: no record, no yes.
-    fill_until("records are lost", &|| journal("lost").as_u64() > Some(0));
+#[test]
+fn without_room_for_a_record_nothing_is_allowed_and_the_gap_is_recorded() {
+    let Some(stage) = Stage::open() else { return };
+    // Room for one segment, and none for the reserve: that alone is said, and nobody is asked.
+    let (creel, agent) = on_a_small_disk(&stage, "5m");
+    assert_eq!(journal(&creel, "reserve_in_use"), true);
+    assert_eq!(verdict(&agent.call("PreToolUse", "", call("ls")).finish(60).unwrap()), "allow");
+    assert_eq!(verdict(&agent.call("PreToolUse", "", call(ASKS)).finish(120).unwrap()), "deny");
+    assert!(creel.coded("approval.hold-ended").unwrap().is_empty());
+
+    fill_until("records are lost", &agent, &|| journal(&creel, "lost").as_u64() > Some(0));
     let answers = stage.read("/home/dana/answers").unwrap();
     assert!(answers.contains("the record cannot be written"), "{answers}");
     assert!(creel.status().unwrap()["problems"].to_string().contains("records were lost"));
 
     // With room again: first the gap, then what happens.
-    shell(&stage, Account::USER, "rm /home/dana/.local/state/creel/filler").well().unwrap();
+    shell(&stage, Account::ROOT, "mount -o remount,size=64m /home/dana/.local/state/creel").well().unwrap();
     until("a yes", Deadline::seconds(60), || {
         let again = agent.call("PreToolUse", "", call("echo again")).finish(60).ok()?;
         (verdict(&again) == "allow").then_some(())
@@ -293,5 +313,6 @@ fn a_full_disk_is_loud_denies_and_leaves_a_gap_record() {
     let gap = newest.iter().position(|record| record["envelope"]["kind"] == "gap").unwrap();
     assert_eq!(newest[gap]["envelope"]["code"], "journal.gap");
     assert!(newest[gap + 1..].iter().any(|record| record["envelope"]["verdict"] == "allow"), "{newest:?}");
-    creel.verified().unwrap();
+    let verified = creel.command(&["log", "verify", "--format", "json"]).unwrap().well().unwrap();
+    assert!(verified.json().unwrap()["lost"].as_u64() > Some(0), "{verified}");
 }

@@ -203,11 +203,11 @@ impl Journal {
         self.shared.publish()
     }
 
-    /// Whether records go to an ordinary segment: neither is the reserve in use nor was anything lost. Waits for nobody,
-    /// so it may be asked on every decision.
+    /// Whether records go to an ordinary segment, with the reserve behind it and nothing lost; else nobody should be
+    /// asked anything. Waits for no disk, so it may be asked on every decision.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        !self.in_reserve && self.loss.pending.is_none()
+        !self.in_reserve && self.loss.pending.is_none() && self.shared.lock().reserve.is_some()
     }
 
     /// How it is doing.
