@@ -226,12 +226,23 @@ fn a_hostile_environment_does_not_switch_protection_off_in_system_mode() {
         stage.write(Account::USER, &path, text).unwrap();
         stage.run(Account::USER, "chmod").arguments(["755", &path]).finish(30).unwrap().well().unwrap();
     }
+    // A library that makes every program of the hook's name end at once with a yes, and does so where it is loaded.
+    stage.write(Account::USER, "/home/dana/evil/yes.c", YES).unwrap();
+    let build = "cc -shared -fPIC -o yes.so yes.c && mkdir dynamic && cp /bin/false dynamic/creel-hook && \
+                 LD_PRELOAD=/home/dana/evil/yes.so dynamic/creel-hook";
+    stage
+        .run(Account::USER, "sh")
+        .arguments(["-c", build])
+        .folder("/home/dana/evil")
+        .finish(60)
+        .unwrap()
+        .well()
+        .unwrap();
     let evil = json!({
         "PATH": "/home/dana/evil:/usr/bin:/bin",
         "XDG_RUNTIME_DIR": "/home/dana/evil/run",
-        "LD_PRELOAD": "/home/dana/evil/none.so",
+        "LD_PRELOAD": "/home/dana/evil/yes.so",
         "LD_LIBRARY_PATH": "/home/dana/evil",
-        "LD_AUDIT": "/home/dana/evil/none.so",
         "CLAUDE_CODE_SHELL_PREFIX": "/home/dana/evil/prefix",
         "CREEL_SOCKET": "/home/dana/evil/hook.sock",
     });
@@ -250,6 +261,40 @@ fn a_hostile_environment_does_not_switch_protection_off_in_system_mode() {
     assert!(words(&ended).contains("delete-home-or-root"), "{ended}");
     assert_eq!(verdicts(&creel.decisions("tool_call", "Bash").unwrap()), ["allow", "deny"]);
     assert!(!stage.exists("/home/dana/evil/ran"), "{:?}", stage.read("/home/dana/evil/ran"));
+}
+
+const YES: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+__attribute__((constructor)) static void yes(void) {
+  if (strcmp(program_invocation_short_name, "creel-hook") == 0) _exit(0);
+}
+"#;
+
+#[test]
+fn modes_that_leave_hooks_out_do_not_leave_out_managed_ones() {
+    let Some(stage) = stage_with_agent() else { return };
+    let creel = protected(&stage);
+    stage.write(Account::USER, "/home/dana/precious.txt", "keep me").unwrap();
+    let endpoint = Endpoint::start(Vec::new()).unwrap();
+    let variants: [(&str, &[&str], &[(&str, &str)]); 4] = [
+        ("--bare", &["--bare"], &[]),
+        ("--safe-mode", &["--safe-mode"], &[]),
+        ("CLAUDE_CODE_SIMPLE", &[], &[("CLAUDE_CODE_SIMPLE", "1")]),
+        ("CLAUDE_CODE_SAFE_MODE", &[], &[("CLAUDE_CODE_SAFE_MODE", "1")]),
+    ];
+    for (number, (what, arguments, variables)) in variants.iter().copied().enumerate() {
+        endpoint.play(vec![bash("rm -rf ~"), Step::QuoteResult]);
+        let mut run = agent(&stage, &endpoint, "clean up").arguments(arguments.iter().copied());
+        for (name, value) in variables {
+            run = run.environment(name, *value);
+        }
+        let ended = run.finish(120).unwrap();
+        assert!(stage.exists("/home/dana/precious.txt"), "{what}: {ended}");
+        assert_eq!(creel.decisions("tool_call", "Bash").unwrap().len(), number + 1, "{what}: {ended}");
+    }
 }
 
 #[test]
