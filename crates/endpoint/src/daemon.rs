@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::accounts::Accounts;
 use crate::config::{Config, SYSTEM_RUNTIME};
-use crate::control_server::ControlServer;
+use crate::control_server::{ControlServer, Shutdown};
 use crate::desk::Desk;
 use crate::hook_server::HookServer;
 use crate::live::{Broadcast, LiveEvent};
@@ -167,15 +167,16 @@ impl Daemon {
         let control = listen(&config.runtime.join("control.sock"), control_mode)?;
         let stop = Arc::clone(&self.stop);
         let desk = Arc::clone(&self.desk);
-        let shutdown = Box::new(move |why: &str| {
-            desk.close();
-            let sealed = desk.with_journal(|journal| {
-                let note = journal.checkpoint().unwrap_or_default();
-                (journal.state().records, note)
-            });
-            stop.ask(why);
-            sealed
-        });
+        let shutdown = Shutdown {
+            seal: Box::new(move || {
+                desk.close();
+                desk.with_journal(|journal| {
+                    let note = journal.checkpoint().unwrap_or_default();
+                    (journal.state().records, note)
+                })
+            }),
+            stop: Box::new(move |why: &str| stop.ask(why)),
+        };
         let server =
             ControlServer::new(Arc::clone(&self.desk), Arc::clone(&self.world), Arc::clone(&self.live), shutdown);
         spawn("control", move || server.serve(&control))?;

@@ -35,8 +35,13 @@ const TRANSFER: Duration = Duration::from_secs(30);
 /// Stack of a connection's thread in bytes: a bundle that is handed in is read by a recursive parser.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
 
-/// Stops the daemon for a reason; returns the journal's number of records and its last checkpoint.
-pub type Shutdown = Box<dyn Fn(&str) -> (u64, String) + Send + Sync>;
+/// The end of the daemon in two steps, so that whoever asked for it hears that the record is sealed.
+pub struct Shutdown {
+    /// Decides nothing more; returns the journal's number of records and its last checkpoint.
+    pub seal: Box<dyn Fn() -> (u64, String) + Send + Sync>,
+    /// Ends the process, for a reason.
+    pub stop: Box<dyn Fn(&str) + Send + Sync>,
+}
 
 /// Serves people's commands.
 pub struct ControlServer {
@@ -141,16 +146,23 @@ impl ControlServer {
                 }
                 Err(_) => return,
             };
+            let shutdown = matches!(request, Request::Shutdown);
             let ended = {
                 let mut out = |answer: &Answer| write_frame(&mut writer, answer);
                 self.carry_out(request, &asker, &mut out, stream)
             };
+            let gone = matches!(ended, Err(Ended::Gone));
             let last = match ended {
                 Ok(()) => Answer::Done,
                 Err(Ended::Refused(refusal)) => refused(refusal),
-                Err(Ended::Gone) => return,
+                Err(Ended::Gone) => Answer::Done,
             };
-            if write_frame(&mut writer, &last).is_err() || writer.flush().is_err() {
+            let told = write_frame(&mut writer, &last).is_ok() && writer.flush().is_ok();
+            if shutdown && matches!(last, Answer::Done) {
+                // Only now: before, the process could end while the answer was on its way.
+                (self.shutdown.stop)(&format!("asked by {}", asker.name));
+            }
+            if gone || !told {
                 return;
             }
         }
@@ -196,7 +208,7 @@ impl ControlServer {
             Request::Watch => self.watch(asker, out, stream),
             Request::Shutdown => {
                 asker.may_administer("stop creel")?;
-                let (records, checkpoint) = (self.shutdown)(&format!("asked by {}", asker.name));
+                let (records, checkpoint) = (self.shutdown.seal)();
                 Ok(out(&Answer::Sealed { records, checkpoint })?)
             }
         }
