@@ -41,6 +41,12 @@ const SYSTEM: &[&str] = &[
 /// Folders below those that are scratch space.
 const SCRATCH: &[&str] = &["/tmp", "/var/tmp", "/dev/shm", "/private/tmp", "/var/cache", "/var/folders"];
 
+/// Whether a path names an open file of the process by its number: `/dev/fd/63`, never `/dev/fd/../root/etc/shadow`.
+pub(crate) fn is_descriptor(path: &str) -> bool {
+    let number = path.strip_prefix("/dev/fd/").or_else(|| path.strip_prefix("/dev/pts/"));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Paths that are streams, not files.
 pub(crate) fn is_stream(path: &str) -> bool {
     matches!(
@@ -54,8 +60,7 @@ pub(crate) fn is_stream(path: &str) -> bool {
             | "/dev/urandom"
             | "/dev/random"
             | "/dev/full"
-    ) || path.starts_with("/dev/fd/")
-        || path.starts_with("/dev/pts/")
+    ) || is_descriptor(path)
 }
 
 /// Whether a path is a whole disk or partition.

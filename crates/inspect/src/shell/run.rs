@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use creel_model::{CommandClass, Object, Severity, Verb};
 
-use super::effects::{Manner, parse_host};
+use super::effects::{Manner, is_descriptor, parse_host};
 use super::flow::Flow;
 use super::walk::Walker;
 use super::words::Arg;
@@ -246,7 +246,7 @@ impl Walker<'_> {
         for (role, arg) in todo {
             match role {
                 Role::Read => {
-                    let flow = if arg.text.starts_with("/dev/fd/") {
+                    let flow = if is_descriptor(&arg.text) {
                         arg.flow.as_deref().cloned().unwrap_or_default()
                     } else {
                         self.read_file(&arg)

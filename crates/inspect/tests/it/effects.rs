@@ -145,3 +145,20 @@ fn a_host_in_disguise_is_not_taken_for_what_it_looks_like() {
     }
     assert!(!understand("curl http://[fe80::1%25eth0]/").opaque);
 }
+
+#[test]
+fn only_numbers_of_open_files_are_streams() {
+    for (text, path) in [
+        ("cat /dev/fd/../root/etc/shadow", "/dev/root/etc/shadow"),
+        ("cat /dev/pts/../../etc/shadow", "/etc/shadow"),
+        ("tee /dev/fd/../../etc/cron.d/x", "/etc/cron.d/x"),
+        ("echo x > /dev/pts/../../etc/cron.d/x", "/etc/cron.d/x"),
+    ] {
+        let known = understand(text).effects.into_iter().any(|effect| match effect.object {
+            Object::Path { path: stated, resolved } => stated == path && resolved.is_some(),
+            _ => false,
+        });
+        assert!(known, "{text}: {:?}", understand(text).effects);
+    }
+    assert!(paths("cat /dev/fd/3 /dev/stdin", Verb::Read).is_empty());
+}
