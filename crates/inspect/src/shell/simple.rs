@@ -275,7 +275,7 @@ impl Walker<'_> {
             return Flow { downloaded: true, produced: true, ..Flow::default() };
         }
         if let Some(flow) = &arg.flow
-            && arg.text.starts_with("/dev/fd/")
+            && super::effects::is_descriptor(&arg.text)
         {
             return (**flow).clone();
         }
