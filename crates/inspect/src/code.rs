@@ -34,6 +34,8 @@ enum Act {
     Opaque,
     /// Decodes data.
     Decode,
+    /// Puts files or text into an archive.
+    Archive,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,13 +87,15 @@ pub(crate) struct Report {
     pub(crate) findings: Vec<(&'static str, &'static str)>,
     /// Something in it is not understood.
     pub(crate) opaque: bool,
+    /// A literal text is decoded.
+    pub(crate) decodes_text: bool,
 }
 
 /// Looks at code of a language; linear in its length, at most 256 calls.
 pub(crate) fn look(text: &str, language: &str) -> Report {
     let table = &*TABLE;
     let mut report = Report::default();
-    let (mut decodes, mut runs, mut connects) = (false, false, false);
+    let (mut decodes, mut runs, mut connects, mut archives) = (false, false, false, false);
     for hit in table.search.find_iter(text).take(256) {
         let call = table.owner.get(hit.pattern().as_usize()).and_then(|calls| {
             calls
@@ -147,7 +151,11 @@ pub(crate) fn look(text: &str, language: &str) -> Report {
                 report.opaque = true;
                 runs = true;
             }
-            Act::Decode => decodes = true,
+            Act::Decode => {
+                decodes = true;
+                report.decodes_text |= first.is_some_and(|text| text.len() >= 12);
+            }
+            Act::Archive => archives = true,
         }
     }
     let shell = ["/bin/sh", "/bin/bash", "'sh'", "\"sh\"", "'bash'", "\"bash\"", "cmd.exe", "powershell"]
@@ -159,6 +167,10 @@ pub(crate) fn look(text: &str, language: &str) -> Report {
         report.findings.push(("command.reverse-shell", "a shell's input or output is a network connection"));
     } else if shell && (runs || starts_shell(text)) {
         report.classes.push((CommandClass::Privilege, "code starts a shell"));
+    }
+    let machine = ["'/etc/", "\"/etc/", "'/root", "\"/root", "'/home", "\"/home", "'/var/", "\"/var/"];
+    if archives && machine.iter().any(|folder| text.contains(folder)) {
+        report.findings.push(("command.collection", "files of the machine are put into an archive"));
     }
     if decodes && runs {
         report.classes.push((CommandClass::Obfuscated, "code that comes out of a decoder is run"));

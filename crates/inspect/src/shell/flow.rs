@@ -57,6 +57,35 @@ pub(crate) fn base64(text: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Encodes text as base64 does.
+pub(crate) fn to_base64(text: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(text) + "\n"
+}
+
+/// Encodes text as hexadecimal digits.
+pub(crate) fn to_hex(text: &str) -> String {
+    text.bytes().map(|b| format!("{b:02x}")).collect::<String>() + "\n"
+}
+
+/// Decodes base32 of text, white space and padding ignored.
+pub(crate) fn base32(text: &str) -> Option<String> {
+    let (mut bits, mut held, mut bytes) = (0u32, 0u32, Vec::new());
+    for c in text.chars().filter(|c| !c.is_whitespace() && *c != '=') {
+        let value = match c {
+            'A'..='Z' => u32::from(c) - u32::from('A'),
+            '2'..='7' => u32::from(c) - u32::from('2') + 26,
+            _ => return None,
+        };
+        bits = (bits << 5 | value) & 0xffff;
+        held += 5;
+        if held >= 8 {
+            held -= 8;
+            bytes.push(u8::try_from(bits >> held & 0xff).unwrap_or_default());
+        }
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Decodes base64 of UTF-16 little-endian text, as PowerShell's encoded commands are.
 pub(crate) fn base64_utf16(text: &str) -> Option<String> {
     let compact: String = text.chars().filter(|c| !c.is_whitespace() && *c != '=').collect();
@@ -97,7 +126,7 @@ pub(crate) fn set(spec: &str) -> Option<Vec<char>> {
         spec if spec.contains("[:") => return None,
         spec => spec,
     };
-    let expanded = super::words::ansi_c(spec);
+    let expanded = super::spelling::ansi_c(spec);
     let chars: Vec<char> = expanded.chars().collect();
     let (mut out, mut at) = (Vec::new(), 0);
     while let Some(&c) = chars.get(at) {

@@ -4,9 +4,13 @@
 
 mod effects;
 mod flow;
+mod interpret;
 mod run;
+mod signs;
 mod simple;
+mod spelling;
 mod streams;
+mod tools;
 mod walk;
 mod words;
 mod wrap;

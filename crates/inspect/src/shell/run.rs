@@ -126,6 +126,7 @@ impl Walker<'_> {
 
     /// Adds the execution of a script file.
     pub(crate) fn script_effect(&mut self, program: &str, rest: &[Arg], path: &str) {
+        self.program_place(path);
         let argv = rest.iter().map(|a| a.text.clone()).collect();
         let object = Object::Program { program: program.to_owned(), argv, script: Some(path.to_owned()) };
         self.effect(Verb::Execute, object, Manner { dynamic: !path.starts_with('/'), ..Manner::default() });
@@ -364,6 +365,7 @@ impl Walker<'_> {
         };
         let nowhere = hosts.iter().all(|h| is_loopback(&parse_host(&h.text).0));
         for host in &hosts {
+            self.host_sign(host);
             self.host_effect(verb, host, content.clone());
         }
         if hosts.is_empty() && sends {
@@ -379,17 +381,15 @@ impl Walker<'_> {
                 self.finding("command.exfiltration", CommandClass::Exfiltration, Some(Severity::Medium), why);
             }
         }
-        if verb == Verb::Receive
-            && !nowhere
-            && hosts.iter().any(|h| h.text.starts_with("http://") || h.text.starts_with("ftp://"))
-        {
+        if verb == Verb::Receive && !nowhere {
             let saves = split.values.iter().any(|(_, _, role, _)| *role == Role::Write)
                 || split.options.iter().any(|o| {
                     matches!(*o, "-O" | "--remote-name")
                         || (o.starts_with('-') && !o.starts_with("--") && o.contains('O'))
                 })
                 || entry.handler == "saves";
-            if saves {
+            self.fetched(&hosts, split, saves);
+            if saves && hosts.iter().any(|h| h.text.starts_with("http://") || h.text.starts_with("ftp://")) {
                 self.finding(
                     "command.cleartext-download",
                     CommandClass::Obfuscated,

@@ -50,6 +50,9 @@ const LOADS: &[&str] = &[
     "JAVA_TOOL_OPTIONS",
     "ZDOTDIR",
 ];
+/// Variables that send the traffic of other programs elsewhere.
+const PROXIES: &[&str] =
+    &["http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY"];
 /// Variables whose change stops a record.
 const HISTORY: &[&str] = &["HISTFILE", "HISTSIZE", "HISTFILESIZE", "HISTCONTROL", "HISTIGNORE"];
 
@@ -184,6 +187,12 @@ impl Walker<'_> {
         } else if HISTORY.contains(&name) {
             manner.classes.insert(CommandClass::DefenseEvasion);
             self.class(CommandClass::DefenseEvasion, "the shell's history is changed");
+        } else if PROXIES.contains(&name) {
+            if value.text.as_ref().is_none_or(|text| !text.is_empty()) {
+                let why = "traffic is sent through another machine";
+                let severity = Some(creel_model::Severity::Medium);
+                self.finding("command.proxy", CommandClass::Exfiltration, severity, why);
+            }
         } else if !RUNS.contains(&name) {
             return;
         }

@@ -1,8 +1,9 @@
 //! What comes out of commands that make or change text in ways simple enough to follow.
 
 use super::flow::{self, Flow};
+use super::spelling::ansi_c;
 use super::walk::Walker;
-use super::words::{Arg, ansi_c};
+use super::words::Arg;
 use crate::knowledge::Split;
 
 impl Walker<'_> {
@@ -93,19 +94,24 @@ impl Walker<'_> {
                 out.merge(&carried);
                 out
             }
-            "base64" | "base32" | "openssl" | "xxd" | "hexdump" | "od" | "uudecode" | "gzip" | "gunzip" | "zcat"
-            | "xz" | "bzip2" | "zstd" | "gpg" => {
+            "base64" | "base32" | "b64encode" | "b64decode" | "openssl" | "xxd" | "hexdump" | "od" | "uudecode"
+            | "gzip" | "gunzip" | "zcat" | "xz" | "bzip2" | "zstd" | "gpg" => {
                 let mut out = carried;
                 out.merge(stdin);
                 let source = split
                     .positional
                     .first()
-                    .filter(|_| program == "base64")
+                    .filter(|_| matches!(program, "base64" | "base32" | "xxd"))
                     .and_then(|(p, _)| self.stored(p).and_then(|flow| flow.text))
                     .or_else(|| stdin.text.clone().filter(|_| !stdin.loose));
-                let decodes = has('d') || has('D') || split.options.contains(&"--decode");
+                let decodes = has('d') || has('D') || split.options.contains(&"--decode") || program == "b64decode";
                 let text = match program {
-                    "base64" if decodes => source.as_deref().and_then(flow::base64),
+                    "base64" | "b64decode" if decodes => source.as_deref().and_then(flow::base64),
+                    "base32" if decodes => source.as_deref().and_then(flow::base32),
+                    "base64" | "b64encode" => source.as_deref().map(flow::to_base64),
+                    "xxd" if split.options.iter().any(|o| matches!(*o, "-p" | "-ps" | "-plain")) && !has('r') => {
+                        source.as_deref().map(flow::to_hex)
+                    }
                     "openssl"
                         if has('d') && split.positional.first().is_some_and(|(p, _)| *p == "base64")
                             || split.options.contains(&"-base64") && split.options.contains(&"-d") =>
@@ -115,6 +121,9 @@ impl Walker<'_> {
                     "xxd" if has('r') => source.as_deref().and_then(flow::hex),
                     _ => None,
                 };
+                if text.is_some() && (decodes || has('r')) {
+                    self.decoded_text();
+                }
                 out.decoded |= decodes || has('r') || matches!(program, "gunzip" | "zcat" | "uudecode");
                 Flow { text, produced: true, ..out }
             }

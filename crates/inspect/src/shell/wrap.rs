@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use creel_model::{CommandClass, Severity, Verb};
+use creel_model::{CommandClass, Severity};
 
 use super::flow::Flow;
 use super::walk::Walker;
 use super::words::{Arg, Value};
 use crate::knowledge::{Entry, Role, Split, Wrap};
 use crate::path::base_name;
-use crate::{code, sql, windows};
 
 impl Walker<'_> {
     /// Handles what the table alone cannot; `None` leaves the command to the table.
@@ -91,6 +90,7 @@ impl Walker<'_> {
                     }
                 }
             }
+            "archive" => return Some(self.archive(program, rest, split, stdin)),
             "tar" => {
                 for arg in rest {
                     if let Some(action) = arg.text.strip_prefix("--checkpoint-action=exec=").or_else(|| {
@@ -102,6 +102,7 @@ impl Walker<'_> {
                         self.nested(&action, &Flow::default());
                     }
                 }
+                return Some(self.archive(program, rest, split, stdin));
             }
             _ => {}
         }
@@ -109,7 +110,7 @@ impl Walker<'_> {
     }
 
     /// Runs something inside a wrapper, with its rights and place.
-    fn wrapped(&mut self, entry: &Entry, program: &str, run: impl FnOnce(&mut Self) -> Flow) -> Flow {
+    pub(crate) fn wrapped(&mut self, entry: &Entry, program: &str, run: impl FnOnce(&mut Self) -> Flow) -> Flow {
         let (elevated, remote) = (self.elevated, self.remote);
         self.elevated |= entry.elevated;
         self.remote |= entry.remote;
@@ -188,7 +189,7 @@ impl Walker<'_> {
     }
 
     /// Joins arguments to a text and runs it, as `eval` and `ssh` do.
-    fn join_and_run(&mut self, args: &[Arg], stdin: &Flow) -> Flow {
+    pub(crate) fn join_and_run(&mut self, args: &[Arg], stdin: &Flow) -> Flow {
         if args.is_empty() {
             return Flow::default();
         }
@@ -297,6 +298,7 @@ impl Walker<'_> {
             self.opaque(&arg.text, "the script is not known", false);
             return Flow { produced: true, ..Flow::default() };
         }
+        self.tool(&arg.text);
         let (path, _) = self.resolve(arg);
         let argv: Vec<Arg> = rest.iter().filter(|a| a.text != arg.text).cloned().collect();
         self.script_effect(base_name(&arg.text), &argv, &path);
@@ -344,473 +346,9 @@ impl Walker<'_> {
             self.run_text(&flow, &Flow::default());
         }
     }
-
-    fn xargs(&mut self, entry: &'static Entry, rest: &[Arg], stdin: &Flow) -> Flow {
-        let texts: Vec<&str> = rest.iter().map(|a| a.text.as_str()).collect();
-        let mut from = 0;
-        let mut replace: Option<String> = None;
-        while let Some(&text) = texts.get(from) {
-            if !text.starts_with('-') || text.len() < 2 {
-                break;
-            }
-            let pair = entry.split(texts.get(from..(from + 2).min(texts.len())).unwrap_or_default());
-            match pair.values.first() {
-                Some(&(name, value, _, at)) => {
-                    if name.ends_with('I') || name == "--replace" {
-                        replace = Some(value.to_owned());
-                    }
-                    from += at;
-                }
-                None if text == "-i" => replace = Some("{}".to_owned()),
-                None => {}
-            }
-            from += 1;
-        }
-        let mut command: Vec<Arg> = rest.get(from..).unwrap_or_default().to_vec();
-        if command.is_empty() {
-            command.push(Arg::literal("echo"));
-        }
-        let fed: Vec<Arg> = match &stdin.text {
-            Some(text) => text
-                .split_whitespace()
-                .take(64)
-                .map(|word| Arg {
-                    loose: stdin.loose,
-                    flow: Some(Box::new(stdin.with_text(None))),
-                    ..Arg::literal(word)
-                })
-                .collect(),
-            None => vec![Arg { unknown: true, flow: Some(Box::new(stdin.clone())), ..Arg::literal("…") }],
-        };
-        let command = match &replace {
-            Some(mark) => fill(&command, mark, &fed),
-            None => {
-                command.extend(fed);
-                command
-            }
-        };
-        self.via.push("xargs".to_owned());
-        let flow = self.run(&command, stdin, false);
-        self.via.pop();
-        flow
-    }
-
-    fn find(&mut self, rest: &[Arg]) -> Flow {
-        let roots: Vec<Arg> = rest
-            .iter()
-            .skip_while(|a| matches!(a.text.as_str(), "-L" | "-P" | "-H"))
-            .take_while(|a| a.unknown || !a.text.starts_with(['-', '(', '!']))
-            .cloned()
-            .collect();
-        let roots = if roots.is_empty() { vec![Arg::literal(".")] } else { roots };
-        let name = rest.windows(2).find_map(|pair| match pair {
-            [option, value] if matches!(option.text.as_str(), "-name" | "-iname") => Some(value.text.clone()),
-            _ => None,
-        });
-        let narrowed = rest.iter().any(|a| {
-            matches!(
-                a.text.as_str(),
-                "-name" | "-iname" | "-path" | "-regex" | "-mtime" | "-mmin" | "-empty" | "-newer" | "-size"
-            )
-        });
-        let found: Vec<Arg> = roots
-            .iter()
-            .map(|root| {
-                let folder = root.text.trim_end_matches('/');
-                let text = match &name {
-                    Some(name) => format!("{folder}/*/{name}"),
-                    None if narrowed => format!("{folder}/*/entry"),
-                    None => format!("{folder}/*"),
-                };
-                Arg { text, loose: true, ..root.clone() }
-            })
-            .collect();
-        let mut index = 0;
-        while let Some(arg) = rest.get(index) {
-            match arg.text.as_str() {
-                "-delete" => {
-                    for (root, found) in roots.iter().zip(&found) {
-                        self.path_effect(Verb::Delete, if narrowed { found } else { root }, true);
-                    }
-                }
-                "-fprintf" | "-fprint" | "-fls" | "-fprint0" => {
-                    if let Some(file) = rest.get(index + 1) {
-                        self.path_effect(Verb::Write, file, false);
-                    }
-                }
-                "-exec" | "-execdir" | "-ok" | "-okdir" => {
-                    let from = index + 1;
-                    let length = rest
-                        .get(from..)
-                        .map_or(0, |r| r.iter().take_while(|a| !matches!(a.text.as_str(), ";" | "+")).count());
-                    let command = rest.get(from..from + length).unwrap_or_default();
-                    let command = fill(command, "{}", &found);
-                    self.via.push("find".to_owned());
-                    self.run(&command, &Flow::default(), false);
-                    self.via.pop();
-                    index = from + length;
-                }
-                _ => {}
-            }
-            index += 1;
-        }
-        let text = found
-            .iter()
-            .all(|f| !f.unknown)
-            .then(|| found.iter().map(|f| f.text.as_str()).collect::<Vec<_>>().join("\n"));
-        Flow { text, loose: true, ..Flow::default() }
-    }
-
-    fn parallel(&mut self, rest: &[Arg], split: &Split<'_>, stdin: &Flow) -> Flow {
-        let from = split.positional.first().map_or(rest.len(), |(_, index)| *index);
-        let command: Vec<Arg> =
-            rest.get(from..).unwrap_or_default().iter().take_while(|a| !a.text.starts_with(":::")).cloned().collect();
-        let fed: Vec<Arg> = rest.iter().skip_while(|a| !a.text.starts_with(":::")).skip(1).take(16).cloned().collect();
-        let fed = if fed.is_empty() {
-            vec![Arg {
-                unknown: stdin.text.is_none(),
-                loose: true,
-                ..Arg::literal(stdin.text.clone().unwrap_or_else(|| "…".into()))
-            }]
-        } else {
-            fed
-        };
-        self.via.push("parallel".to_owned());
-        let flow = if command.is_empty() {
-            self.join_and_run(&fed, &Flow::default())
-        } else {
-            let marked = command.iter().any(|a| a.text.contains("{}"));
-            let mut all = fill(&command, "{}", &fed);
-            if !marked {
-                all.extend(fed);
-            }
-            self.join_and_run(&all, stdin)
-        };
-        self.via.pop();
-        flow
-    }
-
-    fn ssh(&mut self, entry: &'static Entry, program: &str, rest: &[Arg], split: &Split<'_>, stdin: &Flow) -> Flow {
-        for &(_, value, role, index) in &split.values {
-            if role == Role::Text {
-                let command = value.split_once('=').filter(|(name, _)| {
-                    matches!(name.to_ascii_lowercase().as_str(), "proxycommand" | "localcommand" | "knownhostscommand")
-                });
-                if let Some((_, command)) = command {
-                    let command = command.to_owned();
-                    self.nested(&command, &Flow::default());
-                }
-            } else if role == Role::Read
-                && let Some(arg) = rest.get(index)
-            {
-                let arg = Arg { text: value.to_owned(), ..arg.clone() };
-                self.path_effect(Verb::Read, &arg, false);
-            }
-        }
-        let Some(&(host, index)) = split.positional.first() else { return Flow::default() };
-        let Some(arg) = rest.get(index) else { return Flow::default() };
-        let host = Arg { text: host.to_owned(), ..arg.clone() };
-        let mut content = BTreeSet::new();
-        if stdin.secret {
-            content.insert("secret".to_owned());
-            self.finding(
-                "command.exfiltration",
-                CommandClass::Exfiltration,
-                Some(Severity::Critical),
-                "credentials are sent away",
-            );
-        } else if stdin.file {
-            content.insert("local-file".to_owned());
-            self.finding(
-                "command.exfiltration",
-                CommandClass::Exfiltration,
-                Some(Severity::Medium),
-                "local content is sent away",
-            );
-        }
-        let verb = if content.is_empty() { Verb::Connect } else { Verb::Send };
-        self.host_effect(verb, &host, content);
-        // ssh stops reading options at the host; the rest is the command.
-        let command = rest.get(index + 1..).unwrap_or_default();
-        if command.is_empty() {
-            return Flow { downloaded: true, produced: true, ..Flow::default() };
-        }
-        let mut flow = self.wrapped(entry, program, |walker| walker.join_and_run(command, &stdin.with_text(None)));
-        flow.downloaded = true;
-        flow
-    }
-
-    /// `docker exec NAME COMMAND`, `kubectl exec NAME -- COMMAND`, `docker run IMAGE COMMAND`.
-    fn inside(&mut self, program: &str, rest: &[Arg], split: &Split<'_>, stdin: &Flow, piped: bool) -> Option<Flow> {
-        let verb = split
-            .positional
-            .iter()
-            .position(|(p, _)| matches!(*p, "exec" | "run" | "debug" | "enter-chroot" | "execute-command"))?;
-        let from = match rest.iter().position(|a| a.text == "--" && !a.unknown) {
-            Some(dashes) => dashes + 1,
-            None => split.positional.get(verb + 2)?.1,
-        };
-        let command = rest.get(from..).filter(|command| !command.is_empty())?;
-        let remote = std::mem::replace(&mut self.remote, true);
-        self.via.push(program.to_owned());
-        let flow = self.run(command, stdin, piped);
-        self.via.pop();
-        self.remote = remote;
-        Some(flow)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one call, all of them facts of one command")]
-    fn interpreter(
-        &mut self,
-        language: &str,
-        program: &str,
-        rest: &[Arg],
-        split: &Split<'_>,
-        stdin: &Flow,
-        piped: bool,
-        classes: &BTreeSet<CommandClass>,
-    ) -> Flow {
-        let unknown = Flow { produced: true, ..Flow::default() };
-        let mut texts: Vec<Arg> = Vec::new();
-        for &(_, value, role, index) in &split.values {
-            if role == Role::Text
-                && let Some(arg) = rest.get(index)
-            {
-                texts.push(Arg { text: value.to_owned(), ..arg.clone() });
-            }
-        }
-        let module = split.values.iter().any(|(name, ..)| name.ends_with('m') && program.starts_with("py"));
-        let filter = matches!(language, "awk" | "sed" | "jq" | "editor");
-        if filter
-            && texts.is_empty()
-            && language != "editor"
-            && !split.values.iter().any(|(n, ..)| *n == "-f" || *n == "--file")
-            && let Some(&(text, index)) = split.positional.first()
-            && let Some(arg) = rest.get(index)
-        {
-            texts.push(Arg { text: text.to_owned(), ..arg.clone() });
-        }
-        if !texts.is_empty() || filter {
-            let mut opaque = false;
-            for text in &texts {
-                if text.flow.as_ref().is_some_and(|f| f.downloaded) {
-                    self.downloaded_and_run();
-                }
-                opaque |= text.unknown && !filter;
-                opaque |= self.code(&text.text, language);
-            }
-            self.execute(program, rest, classes.clone(), opaque);
-            self.out.opaque |= opaque;
-            if filter {
-                let skip = usize::from(
-                    texts.len() == 1
-                        && language != "editor"
-                        && split.values.iter().all(|(_, _, r, _)| *r != Role::Text),
-                );
-                let in_place = language == "sed"
-                    && split.options.iter().any(|o| o.starts_with("-i") || o.starts_with("--in-place"));
-                let mut flow = stdin.with_text(None);
-                for &(text, index) in split.positional.iter().skip(skip) {
-                    let Some(arg) = rest.get(index) else { continue };
-                    let arg = Arg { text: text.to_owned(), ..arg.clone() };
-                    if in_place {
-                        self.path_effect(Verb::Write, &arg, false);
-                    }
-                    if language == "editor" {
-                        self.path_effect(Verb::Write, &arg, false);
-                    } else {
-                        let read = self.read_file(&arg);
-                        flow.merge(&read);
-                    }
-                }
-                flow.produced = true;
-                return flow;
-            }
-            let mut flow = unknown;
-            for text in &texts {
-                flow.secret |= Self::holds_secret(text);
-            }
-            return flow;
-        }
-        match split.positional.first() {
-            _ if module => {
-                self.execute(program, rest, classes.clone(), false);
-                unknown
-            }
-            Some(&(script, index)) if script != "-" && !is_standard_input(script) => {
-                let Some(arg) = rest.get(index) else { return unknown };
-                if script.starts_with("/dev/fd/")
-                    && let Some(flow) = arg.flow.as_deref().cloned()
-                {
-                    return self.piped_code(language, program, rest, &flow, classes);
-                }
-                if arg.unknown {
-                    self.opaque(program, "the script is not known", false);
-                }
-                if let Some(tool) = crate::knowledge::lookup(base_name(script)) {
-                    for &class in &tool.classes {
-                        self.class(class, &tool.why);
-                    }
-                }
-                let (path, _) = self.resolve(&Arg { text: script.to_owned(), ..arg.clone() });
-                let others: Vec<Arg> = rest.get(index + 1..).unwrap_or_default().to_vec();
-                self.script_effect(program, &others, &path);
-                if let Some(flow) = self.files.get(&path).cloned() {
-                    self.piped_code(language, program, &[], &flow, classes);
-                }
-                unknown
-            }
-            _ if piped || stdin.text.is_some() => self.piped_code(language, program, rest, stdin, classes),
-            _ => {
-                self.execute(program, rest, classes.clone(), false);
-                unknown
-            }
-        }
-    }
-
-    /// Code on an interpreter's standard input.
-    fn piped_code(
-        &mut self,
-        language: &str,
-        program: &str,
-        rest: &[Arg],
-        flow: &Flow,
-        classes: &BTreeSet<CommandClass>,
-    ) -> Flow {
-        if flow.downloaded {
-            self.downloaded_and_run();
-        }
-        let opaque = match &flow.text {
-            Some(text) => {
-                if flow.decoded {
-                    self.class(CommandClass::Obfuscated, "text out of a decoder is run");
-                }
-                let text = text.clone();
-                self.code(&text, language)
-            }
-            None => true,
-        };
-        if opaque {
-            self.opaque(program, "code that is not understood is run", flow.downloaded || flow.decoded);
-        }
-        self.execute(program, rest, classes.clone(), opaque);
-        Flow { produced: true, ..Flow::default() }
-    }
-
-    /// Looks at code; gives whether something in it is not understood.
-    fn code(&mut self, text: &str, language: &str) -> bool {
-        let report = code::look(text, language);
-        for (class, why) in &report.classes {
-            self.class(*class, why);
-        }
-        for (code, why) in &report.findings {
-            self.finding(code, CommandClass::Exfiltration, None, why);
-        }
-        for command in &report.commands {
-            self.via.push(language.to_owned());
-            self.nested(command, &Flow::default());
-            self.via.pop();
-        }
-        let mut secret = false;
-        for (verb, path, recursive) in &report.paths {
-            let arg = Arg::literal(path.clone());
-            secret |= self.path_effect(*verb, &arg, *recursive) && *verb == Verb::Read;
-        }
-        for (verb, host) in &report.hosts {
-            let content =
-                if secret && *verb == Verb::Send { BTreeSet::from(["secret".to_owned()]) } else { BTreeSet::new() };
-            self.host_effect(*verb, &Arg { unknown: host.is_empty(), ..Arg::literal(host.clone()) }, content);
-        }
-        if secret && report.hosts.iter().any(|(verb, _)| *verb == Verb::Send) {
-            self.finding(
-                "command.exfiltration",
-                CommandClass::Exfiltration,
-                Some(Severity::Critical),
-                "credentials are sent away",
-            );
-        }
-        report.opaque
-    }
-
-    fn sql(&mut self, rest: &[Arg], split: &Split<'_>, stdin: &Flow, piped: bool) {
-        let mut texts: Vec<String> = split
-            .values
-            .iter()
-            .filter(|(_, _, role, _)| *role == Role::Text)
-            .map(|(_, v, _, _)| (*v).to_owned())
-            .collect();
-        texts.extend(
-            rest.iter()
-                .filter(|a| a.text.contains(char::is_whitespace) || a.text.contains('('))
-                .map(|a| a.text.clone()),
-        );
-        if piped || stdin.text.is_some() {
-            texts.extend(stdin.text.clone());
-        }
-        for text in texts {
-            let report = sql::look(&text);
-            for (class, why) in report.classes {
-                self.class(class, why);
-            }
-            for command in report.commands {
-                self.nested(&command, &Flow::default());
-            }
-            for (verb, path) in report.paths {
-                self.path_effect(verb, &Arg::literal(path), false);
-            }
-        }
-    }
-
-    fn powershell(&mut self, rest: &[Arg], split: &Split<'_>, stdin: &Flow) {
-        let mut text = rest.iter().map(|a| a.text.as_str()).collect::<Vec<_>>().join(" ");
-        for pair in rest.windows(2) {
-            if let [option, value] = pair
-                && windows::is_encoded_option(&option.text)
-                && let Some(decoded) = super::base64_utf16(&value.text)
-            {
-                text.push('\n');
-                text.push_str(&decoded);
-                self.finding(
-                    "command.obfuscated",
-                    CommandClass::Obfuscated,
-                    Some(Severity::High),
-                    "an encoded command is run",
-                );
-            }
-        }
-        if let Some(more) = &stdin.text {
-            text.push('\n');
-            text.push_str(more);
-        }
-        let _ = split;
-        for (class, severity, why) in windows::suspicions(&text) {
-            self.finding(&format!("command.{class}"), class, severity, &why);
-        }
-        self.out.opaque = true;
-    }
 }
 
-fn is_standard_input(path: &str) -> bool {
+/// Whether a path is standard input.
+pub(crate) fn is_standard_input(path: &str) -> bool {
     matches!(path, "-" | "/dev/stdin" | "/proc/self/fd/0" | "/dev/fd/0")
-}
-
-/// Puts `fed` in the place of `mark` in every argument that holds it.
-fn fill(command: &[Arg], mark: &str, fed: &[Arg]) -> Vec<Arg> {
-    let mut out = Vec::new();
-    for arg in command {
-        if mark.is_empty() || !arg.text.contains(mark) {
-            out.push(arg.clone());
-        } else {
-            for value in fed {
-                out.push(Arg {
-                    text: arg.text.replace(mark, &value.text),
-                    unknown: arg.unknown || value.unknown,
-                    loose: arg.loose || value.loose,
-                    disguised: false,
-                    flow: value.flow.clone().or_else(|| arg.flow.clone()),
-                });
-            }
-        }
-    }
-    out
 }
