@@ -141,6 +141,8 @@ pub(super) fn after_service(
     }
     let limit = bytes.len().min(end + GAP);
     let (mut at, mut keyed, mut direct, mut words) = (end, false, true, 0);
+    // Whether the last telling word was one like `id` or `url`.
+    let mut open = false;
     // A name that goes on in letters is another word, unless the usual words follow.
     if bytes.get(end).is_some_and(|next| goes_on(bytes, end, *next)) && known_word(bytes, end).is_none() {
         return None;
@@ -150,27 +152,31 @@ pub(super) fn after_service(
         at = from;
         while let Some((length, noun)) = known_word(bytes, at) {
             keyed |= noun;
+            open &= !noun;
             direct = direct && noun;
             at += length;
-        }
-        if open_word(bytes, at) && !direct {
-            return None;
         }
         if at > from && bytes.get(at).is_some_and(|b| separator(*b)) {
             continue;
         }
         let run = run(bytes, from);
-        if run.end >= at + 10 {
+        if run.end >= at + 10 && !open {
             let value = bytes.get(at..run.end)?;
             // The walk may still stand before words joined by `-` or `_`.
-            let form = if joined_words(value) { Form::Words } else { form(value) };
+            let form = match form(value) {
+                Form::Uuid => Form::Uuid,
+                _ if joined_words(value) => Form::Words,
+                form => form,
+            };
+            let equals = bytes.get(end..from).is_some_and(|gap| gap.contains(&b'='));
             let confidence = match (form, keyed) {
                 (Form::Random | Form::Hex, true) => Some(Confidence::High),
                 (Form::Uuid, true) => Some(if ordinary { Confidence::Medium } else { Confidence::High }),
                 (Form::Thin, true) => Some(Confidence::Medium),
                 (Form::Random, false) if direct && !ordinary && value.len() >= 20 => Some(Confidence::Medium),
-                (Form::Hex, false) if direct && !ordinary && value.len() >= 24 => Some(Confidence::Low),
-                (Form::Uuid, false) if direct && !ordinary => Some(Confidence::Low),
+                (Form::Hex | Form::Uuid, false) if direct && !ordinary && value.len() >= 24 => {
+                    Some(if equals { Confidence::Medium } else { Confidence::Low })
+                }
                 _ => None,
             };
             if let Some(confidence) = confidence {
@@ -184,9 +190,17 @@ pub(super) fn after_service(
         if at == from {
             let word = bytes.get(at..limit)?.iter().take_while(|b| b.is_ascii_alphanumeric()).count();
             words += 1;
-            if word == 0 || word > 20 || words > 4 || open_word(bytes, at) {
+            if word == 0 || word > 20 || words > 4 {
                 return None;
             }
+            open |= open_word(bytes, at);
+            let skipped = bytes.get(at..at + word)?;
+            let noun = NOUNS.iter().any(|noun| {
+                let tail = skipped.len().checked_sub(noun.len()).and_then(|from| skipped.get(from..));
+                noun.len() > 4 && tail.is_some_and(|tail| tail.eq_ignore_ascii_case(noun.as_bytes()))
+            });
+            keyed |= noun;
+            open &= !noun;
             direct = false;
             at += word;
         }

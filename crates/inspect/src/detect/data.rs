@@ -50,7 +50,8 @@ pub(super) struct Kind {
     pub(super) entropy: f32,
     #[serde(default)]
     pub(super) checksum: Option<Checksum>,
-    /// Without one of these lower-case words in the 96 bytes before, the confidence is low.
+    /// One of these lower-case words must stand in the 96 bytes before; without it a `public` key is of low
+    /// confidence and any other is nothing.
     #[serde(default)]
     pub(super) context: Vec<String>,
     /// Whether the match may begin or end inside a word.

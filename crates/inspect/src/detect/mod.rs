@@ -147,6 +147,10 @@ fn format<'a>(bytes: &[u8], hit: &aho_corasick::Match, kind: &'a Kind) -> Option
     if !kind.context.is_empty() {
         let before = bytes.get(start.saturating_sub(CONTEXT)..start)?.to_ascii_lowercase();
         if !kind.context.iter().any(|word| value::begins_word(&before, word.as_bytes())) {
+            // A key that its makers let into browsers is still worth a hint.
+            if !kind.public {
+                return None;
+            }
             confidence = Confidence::Low;
         }
     }

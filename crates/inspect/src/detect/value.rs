@@ -94,13 +94,13 @@ pub(super) fn look(value: &[u8]) -> Look {
     }
     let distinct = distinct(&lower);
     let masked = longest_mask >= 4 || longest >= 10 || longest * 2 > lower.len().max(8);
-    if masked || (distinct <= 3 && lower.len() >= 8) || PLACEHOLDER_WORDS.iter().any(|w| has(w)) {
+    if masked || (distinct <= 3 && lower.len() >= 8) || PLACEHOLDER_WORDS.iter().any(&has) {
         return Look::Placeholder;
     }
     if matches!(value, [b'<', ..] | [b'$', b'{' | b'(', ..] | [b'{', ..] | [b'[', ..] | [b'%', b'{' | b'(', ..]) {
         return Look::Placeholder;
     }
-    if DOCUMENTED.iter().any(|w| has(w)) || sequence(&lower) { Look::Test } else { Look::Real }
+    if DOCUMENTED.iter().any(has) || sequence(&lower) { Look::Test } else { Look::Real }
 }
 
 /// Whether most neighbours, or most at a distance of two, are next to each other in the alphabet or the same.
