@@ -98,3 +98,16 @@ fn doubtful_paths_and_hosts_are_in_guarded_zones_only() {
     assert_eq!(bundle.zone_of_host("10.1.2.3").as_str(), "internal");
     assert_eq!(bundle.zone_of_host("").as_str(), "unknown");
 }
+
+#[test]
+fn deleting_the_home_folder_leads_with_that_reason() {
+    use creel_model::Verb;
+    let bundle = Bundle::load(&starter(), 0).unwrap();
+    let mut effect = crate::path(&bundle, Verb::Delete, "/home/dev");
+    effect.recursive = true;
+    let judgement = crate::judge(&bundle, &[effect]);
+    let ids: Vec<&str> = judgement.rules.iter().map(|rule| rule.rule.as_str()).collect();
+    assert_eq!(ids.first(), Some(&"delete-home-or-root"));
+    assert!(ids.contains(&"creel-files-below"), "{ids:?}");
+    assert!(judgement.reason().starts_with("this deletes or moves the whole home folder"));
+}
