@@ -473,6 +473,42 @@ fn the_accounts_settings_go_and_come_exactly() {
 }
 
 #[test]
+fn settings_that_cannot_be_merged_with_are_left_alone() {
+    let Some(stage) = stage_with_agent() else { return };
+    let creel = Creel::user(&stage, Account::USER).unwrap();
+    let shell = |account: Account, script: &str| {
+        stage.run(account, "sh").arguments(["-c", script]).finish(30).unwrap().well().unwrap().stdout
+    };
+    // How it is made, as whom, and what the refusal must name.
+    let cases = [
+        ("printf '{ // mine\n \"model\": \"opus\" }' > settings.json", Account::USER, "cannot be merged with"),
+        ("printf '{\"hooks\": {}, \"hooks\": {}}' > settings.json", Account::USER, "cannot be merged with"),
+        ("printf '{\"hooks\": [1]}' > settings.json", Account::USER, "`hooks`"),
+        ("printf '[]' > settings.json", Account::USER, "settings.json"),
+        ("printf '\\377\\376' > settings.json", Account::USER, "settings.json"),
+        ("printf '{\"disableAllHooks\": true}' > settings.json", Account::USER, "switches every hook off"),
+        ("printf '{}' > ../mine.json; ln -s ../mine.json settings.json", Account::USER, "settings.json"),
+        ("ln -s /etc/shadow settings.json", Account::USER, "settings.json"),
+        ("mkfifo settings.json", Account::USER, "settings.json"),
+        ("mkdir settings.json", Account::USER, "settings.json"),
+        ("printf '{}' > settings.json; chmod 600 settings.json", Account::ROOT, "settings.json"),
+    ];
+    for (make, account, names) in cases {
+        shell(Account::USER, "mkdir ~/.claude");
+        shell(account, &format!("cd /home/dana/.claude && {make}"));
+        let look = "cd /home/dana && ls -lnR --time-style=full-iso .claude; \
+                    if [ -f .claude/settings.json ]; then cksum <.claude/settings.json; fi";
+        let before = shell(Account::ROOT, look);
+        let refused = creel.command(&["guard", "install", "claude-code", "--user"]).unwrap();
+        assert_eq!(refused.code, Some(2), "{make}: {refused}");
+        assert!(refused.stderr.contains(names), "{make}: {refused}");
+        assert_eq!(shell(Account::ROOT, look), before, "{make}");
+        shell(Account::ROOT, "rm -rf /home/dana/.claude /home/dana/mine.json");
+    }
+    creel.command(&["guard", "install", "claude-code", "--user"]).unwrap().well().unwrap();
+}
+
+#[test]
 fn drift_and_bypass_flags_are_seen() {
     let Some(stage) = stage_with_agent() else { return };
     let creel = protected(&stage);

@@ -158,11 +158,19 @@ impl ManagedFile {
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
         match content(&fd, &stat, FILE_BYTES_MAX) {
             Content::Text(text) => Ok((Some(text), Some((stat.st_mode & 0o7777, stat.st_uid, stat.st_gid)))),
-            Content::NotAFile(what) => Err(Refusal::NotAFile(what)),
-            Content::TooLarge(size) => Err(Refusal::TooMuch(format!("{size} bytes are there"))),
-            Content::Unreadable(why) => Err(Refusal::Failed(why)),
-            Content::NotText => Err(Refusal::NotAFile("file that is not text".to_owned())),
+            Content::NotAFile(what) => Err(Refusal::NotAFile(format!("{what} `{}`", self.below_base()))),
+            Content::TooLarge(size) => {
+                Err(Refusal::TooMuch(format!("{size} bytes are there, in `{}`", self.below_base())))
+            }
+            Content::Unreadable(why) => Err(Refusal::Failed(format!("`{}`: {why}", self.below_base()))),
+            Content::NotText => Err(Refusal::NotAFile(format!("file `{}` that is not text", self.below_base()))),
         }
+    }
+
+    /// Which file it is, for messages.
+    fn below_base(&self) -> String {
+        let parts: Vec<&str> = self.folders.iter().map(String::as_str).chain([self.name.as_str()]).collect();
+        parts.join("/")
     }
 
     /// Puts a text in place of what is there, at once.
