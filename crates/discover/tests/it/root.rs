@@ -139,7 +139,8 @@ fn links_are_not_written_through() {
     put(folder.path(), "precious", "p");
     std::fs::create_dir_all(folder.path().join("etc/claude-code")).unwrap();
     symlink(folder.path().join("precious"), folder.path().join(FILE)).unwrap();
-    assert_eq!(refused(policy.answer(&write(&managed(), "{}", None))), Refusal::NotAFile("symlink".into()));
+    let named = Refusal::NotAFile("symlink `etc/claude-code/managed-settings.json`".into());
+    assert_eq!(refused(policy.answer(&write(&managed(), "{}", None))), named);
     std::fs::remove_file(folder.path().join(FILE)).unwrap();
     // The name that a new file is written under first.
     symlink(folder.path().join("precious"), folder.path().join("etc/claude-code/.managed-settings.json.creel-new"))
