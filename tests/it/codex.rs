@@ -47,8 +47,9 @@ fn results(endpoint: &Endpoint) -> Vec<String> {
     requests.into_iter().filter(|request| request.step > Some(0)).map(|request| request.last_result).collect()
 }
 
+/// Verdicts of decisions, in order; what else is about the same call (questions, answers) has none.
 fn verdicts(records: &[Value]) -> Vec<&str> {
-    records.iter().map(|record| record["envelope"]["verdict"].as_str().unwrap()).collect()
+    records.iter().filter_map(|record| record["envelope"]["verdict"].as_str()).collect()
 }
 
 fn rules(record: &Value) -> Vec<&str> {
@@ -143,9 +144,10 @@ fn a_patch_and_a_shell_write_onto_a_git_hook_meet_the_same_rule() {
     assert!(!stage.exists(&hook));
     assert_eq!(stage.read(&format!("{PROJECT}/notes.txt")).unwrap(), "fine\n");
     let told = results(&endpoint);
-    assert!(told.iter().take(3).all(|told| told.contains("write-exec-bearing")), "{told:?}");
-    assert_eq!(verdicts(&creel.decisions("tool_call", "apply_patch").unwrap()), ["deny", "allow"]);
-    assert_eq!(verdicts(&creel.decisions("tool_call", "Bash").unwrap()), ["deny", "deny"]);
+    assert!(told.iter().take(3).all(|told| told.contains("root refused this")), "{told:?}");
+    assert_eq!(verdicts(&creel.decisions("tool_call", "apply_patch").unwrap()), ["ask", "allow"]);
+    assert_eq!(verdicts(&creel.decisions("tool_call", "Bash").unwrap()), ["ask", "ask"]);
+    assert_eq!(creel.coded("approval.refused").unwrap().len(), 3);
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn open(agent: Agent) -> Option<Stage> {
     if !agent.is_here(&stage) {
         return None;
     }
-    let text = format!("colour = blue\nbilling = \"{STRIPE}\"\nchat = \"{SLACK}\"\nshape = round\n{}", private_key());
+    let text = format!("colour = blue\nbilling = \"{STRIPE}\"\nchat = \"{SLACK}\"\n{}shape = round\n", private_key());
     stage.write(Account::USER, &format!("{PROJECT}/settings.txt"), text).unwrap();
     Some(stage)
 }
@@ -117,7 +117,7 @@ fn claude_code_gets_a_placeholder_in_the_tools_own_shape() {
         assert!(told.contains("colour = blue"), "{told}");
         assert!(told.contains("shape = round"), "{told}");
         for kind in ["stripe-key", "slack-token", "private-key"] {
-            assert!(told.contains(&format!("[redacted secret.{kind}]")), "{told}");
+            assert!(told.contains(&format!("[creel:redacted {kind}]")), "{told}");
         }
     }
     for tool in ["Bash", "Read"] {
@@ -136,7 +136,7 @@ fn codex_gets_the_result_without_them() {
     run(&stage, Agent::Codex, &endpoint, "what is in the settings?").finish(120).unwrap().well().unwrap();
     not_heard(&endpoint);
     let told = endpoint.last_result();
-    assert!(told.contains("[redacted secret.stripe-key]") && told.contains("result-secret"), "{told}");
+    assert!(told.contains("[creel:redacted stripe-key]") && told.contains("result-secret"), "{told}");
     let results = creel.decisions("tool_result", "Bash").unwrap();
     assert_eq!(results[0]["envelope"]["verdict"], "modify");
     not_recorded(&stage, &creel);
