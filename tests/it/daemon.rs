@@ -199,37 +199,124 @@ fn a_forged_session_gains_nothing() {
     assert!(seen.json_lines().unwrap().iter().all(|record| record["envelope"]["owner"] == Account::USER.id));
 }
 
-#[test]
-fn a_new_claimed_session_does_not_shed_what_the_run_has_read() {
-    let Some(stage) = Stage::open() else { return };
-    let creel = Creel::system(&stage).unwrap();
-    let agent = StandIn::claude(&stage, Account::USER).unwrap();
-    let payload = |session: &str, event: &str, rest: Value| {
-        let mut payload = json!({"session_id": session, "transcript_path": "/home/dana/t.jsonl", "cwd": "/home/dana",
-            "hook_event_name": event});
-        payload.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
-        payload.to_string()
-    };
-    let fetch = json!({"tool_name": "WebFetch", "tool_use_id": "f", "tool_input":
-        {"url": "https://strange.example/page", "prompt": "read"}});
-    let mut fetched = fetch.clone();
-    fetched["tool_response"] = json!({"result": "some words of a stranger", "code": 200});
-    let ls = json!({"tool_name": "Bash", "tool_use_id": "l", "tool_input": {"command": "ls"}});
-    let calls = [
-        ("SessionStart", payload("s-1", "SessionStart", json!({"source": "startup"}))),
-        ("PreToolUse", payload("s-1", "PreToolUse", fetch)),
-        ("PostToolUse", payload("s-1", "PostToolUse", fetched)),
-        // The same run says that it is somebody else now.
-        ("PreToolUse", payload("s-fresh", "PreToolUse", ls)),
-    ];
+/// An event of Claude Code with these fields beside those that every event has.
+fn event(session: &str, name: &str, rest: &Value) -> String {
+    let mut payload = json!({"session_id": session, "transcript_path": "/home/dana/t.jsonl", "cwd": "/home/dana",
+        "hook_event_name": name});
+    payload.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    payload.to_string()
+}
+
+/// A script that makes these calls of the hook in one run.
+fn in_one_run(stage: &Stage, calls: &[(&str, String)]) -> String {
     let mut script = String::new();
     for (number, (event, payload)) in calls.iter().enumerate() {
         stage.write(Account::USER, &format!("/home/dana/calls/{number}"), payload).unwrap();
         script.push_str(&format!("/usr/bin/creel-hook claude-code {event} --system <calls/{number} || exit 9\n"));
     }
-    agent.script(&script).finish(60).unwrap().well().unwrap();
+    script
+}
+
+/// A conversation that begins and reads what a stranger wrote.
+fn reads_a_stranger(session: &str) -> Vec<(&'static str, String)> {
+    let fetch = json!({"tool_name": "WebFetch", "tool_use_id": "f", "tool_input":
+        {"url": "https://strange.example/page", "prompt": "read"}});
+    let mut fetched = fetch.clone();
+    fetched["tool_response"] = json!({"result": "some words of a stranger", "code": 200});
+    vec![
+        ("SessionStart", event(session, "SessionStart", &json!({"source": "startup"}))),
+        ("PreToolUse", event(session, "PreToolUse", &fetch)),
+        ("PostToolUse", event(session, "PostToolUse", &fetched)),
+    ]
+}
+
+fn ls() -> Value {
+    json!({"tool_name": "Bash", "tool_use_id": "l", "tool_input": {"command": "ls"}})
+}
+
+#[test]
+fn a_new_claimed_session_does_not_shed_what_the_run_has_read() {
+    let Some(stage) = Stage::open() else { return };
+    let creel = Creel::system(&stage).unwrap();
+    let agent = StandIn::claude(&stage, Account::USER).unwrap();
+    let mut calls = reads_a_stranger("s-1");
+    // The same run says that it is somebody else now.
+    calls.push(("PreToolUse", event("s-fresh", "PreToolUse", &ls())));
+    agent.script(&in_one_run(&stage, &calls)).finish(60).unwrap().well().unwrap();
     let calls = creel.decisions("tool_call", "Bash").unwrap();
     assert_eq!(calls.len(), 1);
     assert!(calls[0]["detail"]["labels"].to_string().contains("untrusted"), "{}", calls[0]);
     assert!(creel.alerts().unwrap().is_empty(), "{:?}", creel.alerts());
+}
+
+#[test]
+fn what_a_conversation_has_read_outlives_a_killed_daemon() {
+    let Some(stage) = Stage::open() else { return };
+    let mut creel = Creel::system(&stage).unwrap();
+    let agent = StandIn::claude(&stage, Account::USER).unwrap();
+    agent.script(&in_one_run(&stage, &reads_a_stranger("s-1"))).finish(60).unwrap().well().unwrap();
+    creel.kill().unwrap();
+    creel.start().unwrap();
+    let again = [("PreToolUse", event("s-1", "PreToolUse", &ls()))];
+    agent.script(&in_one_run(&stage, &again)).finish(60).unwrap().well().unwrap();
+    let read = &creel.decisions("tool_result", "WebFetch").unwrap()[0];
+    let call = &creel.decisions("tool_call", "Bash").unwrap()[0];
+    // Not merely suspected because it is unknown: known, with what caused it.
+    let labels = call["detail"]["labels"].as_array().unwrap();
+    let caused = labels.iter().any(|label| label["cause"] == read["envelope"]["action_id"]);
+    assert!(caused, "{labels:?} by {}", read["envelope"]);
+    creel.verified().unwrap();
+}
+
+#[test]
+fn a_link_does_not_hide_where_a_write_goes() {
+    let Some(stage) = Stage::open() else { return };
+    let creel = Creel::system(&stage).unwrap();
+    let agent = StandIn::claude(&stage, Account::USER).unwrap();
+    stage.make_folder(Account::USER, "/home/dana/project/.git/hooks").unwrap();
+    let links = "ln -s .git/hooks docs && ln -s docs notes && ln -s /home/dana/project/notes/pre-commit readme.md";
+    let made = stage.run(Account::USER, "sh").arguments(["-c", links]).folder("/home/dana/project");
+    made.finish(30).unwrap().well().unwrap();
+    for (tool, input) in [
+        ("Write", json!({"file_path": "/home/dana/project/docs/pre-commit", "content": "x"})),
+        ("Write", json!({"file_path": "/home/dana/project/notes/pre-push", "content": "x"})),
+        ("Write", json!({"file_path": "/home/dana/project/readme.md", "content": "x"})),
+        ("Bash", json!({"command": "echo x > notes/../hooks/pre-commit"})),
+        ("Bash", json!({"command": "cd docs && echo x > pre-rebase"})),
+    ] {
+        let mut payload = tool_call(Account::USER, "s-1", "t-1", tool, &input);
+        payload["cwd"] = "/home/dana/project".into();
+        let call = agent.call("PreToolUse", "--system --deadline-ms 1500", payload.to_string());
+        stopped(&call.folder("/home/dana/project").finish(60).unwrap());
+    }
+    let asked = creel.coded("approval.asked").unwrap();
+    assert!(!asked.is_empty());
+    for record in &asked {
+        assert!(record["envelope"]["rules"].to_string().contains("write-exec-bearing"), "{record}");
+    }
+    assert_eq!(
+        creel.decisions("tool_call", "Write").unwrap().iter().filter(|r| r["envelope"]["verdict"] == "allow").count(),
+        0
+    );
+}
+
+#[test]
+fn in_audit_everything_goes_on_and_stands_in_the_record() {
+    let Some(stage) = Stage::open() else { return };
+    let creel = Creel::user_with(&stage, Account::USER, &[]).unwrap();
+    let agent = StandIn::claude(&stage, Account::USER).unwrap();
+    let_go(&agent.call("PreToolUse", "", call("rm -rf ~").to_string()).finish(60).unwrap());
+    let record = &creel.decisions("tool_call", "Bash").unwrap()[0];
+    assert_eq!(record["envelope"]["verdict"], "allow");
+    assert!(record["envelope"]["audit_rules"].to_string().contains("delete-home-or-root"), "{record}");
+    let status = creel.status().unwrap();
+    assert_eq!(status["policy"]["blocking"], 0);
+    // To tighten needs no code; the same call is stopped.
+    let enforced = creel.at_terminal(Account::USER, &["policy", "enforce"]).unwrap();
+    assert_eq!(enforced.code, Some(0), "{enforced}");
+    stopped(&agent.call("PreToolUse", "", call("rm -rf ~").to_string()).finish(60).unwrap());
+    // To loosen does.
+    let loosened = creel.at_terminal(Account::USER, &["policy", "audit"]).unwrap();
+    assert_eq!(loosened.code, Some(2), "{loosened}");
+    stopped(&agent.call("PreToolUse", "", call("rm -rf ~").to_string()).finish(60).unwrap());
 }
