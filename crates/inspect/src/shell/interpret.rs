@@ -181,6 +181,10 @@ impl Walker<'_> {
             let sign = (*code == "command.collection").then_some(Severity::Medium);
             self.finding(code, CommandClass::Exfiltration, sign, why);
         }
+        if language == "awk" && report.hosts.iter().any(|(verb, _)| *verb == Verb::Connect) {
+            let why = "a text filter opens a connection";
+            self.finding("command.raw-connection", CommandClass::Exfiltration, Some(Severity::Medium), why);
+        }
         if report.decodes_text {
             self.decoded_text();
         }

@@ -166,6 +166,15 @@ impl Walker<'_> {
 
     /// What setting a variable does beyond setting it.
     pub(crate) fn assigned(&mut self, name: &str, value: &Value) {
+        if name == "PROMPT_COMMAND" && value.text.as_ref().is_none_or(|text| !text.is_empty()) {
+            let class = CommandClass::Persistence;
+            self.finding(
+                "command.prompt",
+                class,
+                Some(creel_model::Severity::Medium),
+                "a shell's prompt runs a command",
+            );
+        }
         if RUNS.contains(&name) {
             match &value.text {
                 Some(text) if !text.is_empty() => {

