@@ -1,7 +1,7 @@
-//! The canary with the real agent: effective where the hook holds, and a true *not effective* where it does not.
+//! What a person does around protection: prove it with the real agent, loosen it with a code, see that it drifted.
 
-use creel_tests::{Account, Agent, Creel, Stage, StandIn};
-use serde_json::Value;
+use creel_tests::{Account, Agent, Creel, Deadline, Running, Stage, StandIn, tool_call, until};
+use serde_json::{Value, json};
 
 const SETTINGS: &str = "/home/dana/.claude/settings.json";
 
@@ -132,4 +132,132 @@ fn an_agent_that_is_not_there_or_asks_itself_proves_nothing() {
     let below = agent.script("/usr/bin/creel guard canary claude-code --live").finish(60).unwrap();
     assert_eq!(below.code, Some(2), "{below}");
     assert!(below.stderr.contains("below"), "{below}");
+}
+
+/// Asks for something that loosens, at a terminal, and gives back the code that the screen then shows for it.
+fn code_for(creel: &Creel<'_>, screen: &Running, purpose: &str, arguments: &[&str]) -> String {
+    // Nobody types anything: nothing is done, but the code is on the screen.
+    let asked = creel.at_terminal(Account::USER, arguments).unwrap();
+    assert_eq!(asked.code, Some(2), "{asked}");
+    let marker = format!("code for `creel {purpose}`: ");
+    until("the code on the screen", Deadline::seconds(60), || {
+        let shown = screen.stdout();
+        let (_, after) = shown.rsplit_once(&marker)?;
+        let digits: String = after.chars().take(8).filter(char::is_ascii_digit).collect();
+        (digits.len() == 6).then_some(digits)
+    })
+    .unwrap()
+}
+
+#[test]
+fn what_loosens_needs_the_code_of_another_screen() {
+    let Some(stage) = Stage::open() else { return };
+    let original = "{ \"model\" :\"opus\",\n\n  \"z\":1 }\n";
+    stage.write(Account::USER, SETTINGS, original).unwrap();
+    let creel = Creel::user(&stage, Account::USER).unwrap();
+    let agent = StandIn::claude(&stage, Account::USER).unwrap();
+    creel.command(&["guard", "install", "claude-code"]).unwrap().well().unwrap();
+    assert_ne!(stage.read(SETTINGS).unwrap(), original);
+    let screen = creel.screen(Account::USER).unwrap();
+    until("the screen", Deadline::seconds(60), || screen.stdout().contains("Claude Code").then_some(())).unwrap();
+    let destroy = || {
+        let call = tool_call(Account::USER, "s-1", "t-1", "Bash", &json!({"command": "rm -rf ~"})).to_string();
+        let ended = agent.call("PreToolUse", "--user", call).finish(60).unwrap();
+        ended.stdout.contains("\"deny\"")
+    };
+    assert!(destroy());
+
+    let with = |arguments: &[&str], code: &str| {
+        let words = [arguments, &["--code", code]].concat();
+        creel.at_terminal(Account::USER, &words).unwrap()
+    };
+    // Without a terminal there is no person; with a wrong code nothing is done.
+    let open = ["break-glass", "--minutes", "5", "--reason", "stuck"];
+    assert_eq!(creel.command(&open).unwrap().code, Some(2));
+    let code = code_for(&creel, &screen, "break-glass", &open);
+    let wrong = if code == "000000" { "000001" } else { "000000" };
+    assert_eq!(with(&open, wrong).code, Some(2));
+    assert!(destroy());
+    let opened = with(&open, &code);
+    assert_eq!(opened.code, Some(0), "{opened}");
+    assert!(!destroy(), "everything goes while the glass is broken");
+    let ended = creel.at_terminal(Account::USER, &["break-glass", "--end"]).unwrap();
+    assert_eq!(ended.code, Some(0), "{ended}");
+    assert!(destroy());
+    assert_eq!(with(&open, &code).code, Some(2), "a code works once");
+
+    let audit = ["policy", "audit"];
+    let code = code_for(&creel, &screen, "policy audit", &audit);
+    let done = with(&audit, &code);
+    assert_eq!(done.code, Some(0), "{done}");
+    assert!(!destroy(), "rules only record");
+    // Becoming stricter needs nobody's presence.
+    creel.command(&["policy", "enforce"]).unwrap().well().unwrap();
+    assert!(destroy());
+
+    let remove = ["guard", "remove", "claude-code"];
+    let code = code_for(&creel, &screen, "guard remove claude-code", &remove);
+    assert_ne!(stage.read(SETTINGS).unwrap(), original);
+    let removed = with(&remove, &code);
+    assert_eq!(removed.code, Some(0), "{removed}");
+    assert_eq!(stage.read(SETTINGS).unwrap(), original, "exactly, odd spaces and all");
+    creel.verified().unwrap();
+}
+
+#[test]
+fn drift_and_bypass_are_said_and_so_are_the_limits() {
+    let Some(stage) = Stage::open() else { return };
+    let creel = Creel::user(&stage, Account::USER).unwrap();
+    StandIn::claude(&stage, Account::USER).unwrap();
+    creel.command(&["guard", "install", "claude-code"]).unwrap().well().unwrap();
+    let status = || {
+        let states = creel.command(&["guard", "status", "claude-code", "--format", "json"]).unwrap().well().unwrap();
+        let states = states.json().unwrap();
+        states.as_array().unwrap().iter().find(|state| state["scope"] == "user").unwrap().clone()
+    };
+    assert_eq!(status()["state"], "installed");
+    let wired = stage.read(SETTINGS).unwrap();
+    stage.write(Account::USER, SETTINGS, wired.replace("PreToolUse", "PreToolUsed")).unwrap();
+    let drifted = status();
+    assert_eq!(drifted["state"], "drifted", "{drifted:#}");
+    assert!(!drifted["drift"].as_array().unwrap().is_empty());
+    let shown = creel.command(&["status"]).unwrap().well().unwrap();
+    assert!(shown.stdout.contains("stops accidents, not a hostile process of your account"), "{shown}");
+    assert!(shown.stdout.contains("not effective"), "{shown}");
+    stage.write(Account::USER, SETTINGS, wired).unwrap();
+    assert_eq!(status()["state"], "installed");
+
+    // A running agent that was told to ask for nothing.
+    assert_eq!(status()["bypasses"], json!([]));
+    let bypassing = stage.run(Account::USER, "/home/dana/.local/bin/claude").arguments([
+        "-c",
+        "echo here; sleep 600; exit 0",
+        "--dangerously-skip-permissions",
+    ]);
+    let mut running = bypassing.start().unwrap();
+    running.says("here", Deadline::seconds(30)).unwrap();
+    let seen = status();
+    assert!(seen["bypasses"].to_string().contains("agent.bypass-flag"), "{seen:#}");
+}
+
+#[test]
+fn an_agent_that_can_stop_creel_is_a_critical_problem() {
+    let Some(stage) = Stage::open() else { return };
+    let creel = Creel::system(&stage).unwrap();
+    creel.command(&["guard", "install", "claude-code", "--system"]).unwrap().well().unwrap();
+    let _ordinary = StandIn::claude(&stage, Account::USER).unwrap();
+    let agent = StandIn::claude(&stage, Account::ROOT).unwrap();
+    let mut running = agent.script("echo here; sleep 600").start().unwrap();
+    running.says("here", Deadline::seconds(30)).unwrap();
+    creel.command(&["agents", "--scan"]).unwrap().well().unwrap();
+    let status = creel.status().unwrap();
+    let worst = &status["problems"][0];
+    assert_eq!(worst["severity"], "critical", "{status:#}");
+    assert!(worst["text"].as_str().unwrap().contains("enforcement none: can stop creel"), "{worst}");
+    let of = |account: &str| {
+        let agents = status["agents"].as_array().unwrap();
+        agents.iter().find(|agent| agent["account"] == account).unwrap()["governed_because"].to_string()
+    };
+    assert!(of("root").contains("can stop creel"), "{status:#}");
+    assert!(!of("dana").contains("can stop creel"), "{status:#}");
 }

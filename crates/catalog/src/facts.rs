@@ -39,6 +39,10 @@ pub struct ProcessFacts {
     /// Inode numbers of its namespaces by name (`mnt`, `net`, `pid`, `user`), where they could be read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub namespaces: BTreeMap<String, u64>,
+    /// What it has, beside its account, by which it can stop creel outside a cage: `CAP_SYS_ADMIN`, `group docker`. Only
+    /// where the edge looked it up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub powers: Vec<String>,
     /// Which file it executes, for the identity cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<FileFacts>,
@@ -60,6 +64,7 @@ impl ProcessFacts {
             script: None,
             variables: BTreeMap::new(),
             namespaces: BTreeMap::new(),
+            powers: Vec::new(),
             identity: None,
         }
     }

@@ -59,6 +59,7 @@ pub fn posture(kind: &Kind, facts: &Facts<'_>) -> AgentReport {
     findings.extend(report.mcp_servers.iter().flat_map(mcp_findings));
     hook_findings(&files, &report, &mut findings);
     approval_findings(facts.account, &report, &mut findings);
+    power_findings(facts, &mut findings);
     weaknesses(kind, &files, facts, &mut findings);
     expectations(kind, &files, &report, &mut findings);
     findings
@@ -399,6 +400,18 @@ fn approval_findings(account: &Account, report: &AgentReport, findings: &mut Vec
                 "run agents under an ordinary account",
             ));
         }
+    }
+}
+
+/// Rights beside the account's own that reach around every protection, also where the account is an ordinary one.
+fn power_findings(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
+    for process in facts.processes.iter().filter(|process| !process.powers.is_empty()) {
+        findings.push(finding(
+            "agent.can-stop-creel",
+            Severity::Critical,
+            format!("process {} can stop creel: it has {}", process.key.pid, process.powers.join(", ")),
+            "take the right away from its account, or run it inside a cage",
+        ));
     }
 }
 

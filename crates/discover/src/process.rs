@@ -156,6 +156,7 @@ pub fn agents(catalog: &Catalog) -> Vec<(String, ProcessFacts)> {
         let Some(mut facts) = facts(pid) else { continue };
         if let Some(found) = catalog.identify(&facts) {
             facts.variables = variables(facts.key, &names, catalog);
+            facts.powers = powers(&facts);
             agents.push((found.kind.id.clone(), facts));
         }
     }
@@ -235,6 +236,44 @@ fn uid(pid: u32) -> Option<u32> {
     text.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// Groups whose members can become root.
+const POWERFUL_GROUPS: [&str; 4] = ["docker", "lxd", "incus-admin", "disk"];
+/// The bit of `CAP_SYS_ADMIN`.
+const SYS_ADMIN: u32 = 21;
+
+/// What a process has by which it can stop creel, beside its account: capabilities that count outside its own user
+/// namespace, groups that are as good as root.
+fn powers(facts: &ProcessFacts) -> Vec<String> {
+    let Some(status) = small(&format!("/proc/{}/status", facts.key.pid), 64 * 1024) else { return Vec::new() };
+    let groups = small("/etc/group", 1 << 20).unwrap_or_default();
+    // In a user namespace of its own a process has every capability and none of them counts outside.
+    let inner = match (facts.namespaces.get("user"), namespace(std::process::id(), "user")) {
+        (Some(theirs), Some(ours)) => *theirs != ours,
+        _ => true,
+    };
+    powers_in(&String::from_utf8_lossy(&status), &String::from_utf8_lossy(&groups), facts.uid == 0 || inner)
+}
+
+fn powers_in(status: &str, groups: &str, without_capabilities: bool) -> Vec<String> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+    let mut powers = Vec::new();
+    let capabilities = u64::from_str_radix(field("CapEff:"), 16).unwrap_or_default();
+    if !without_capabilities && capabilities >> SYS_ADMIN & 1 == 1 {
+        powers.push("CAP_SYS_ADMIN".to_owned());
+    }
+    let theirs: BTreeSet<&str> =
+        field("Groups:").split_ascii_whitespace().chain(field("Gid:").split_ascii_whitespace()).collect();
+    for line in groups.lines() {
+        if let [name, _, id, _] = line.split(':').collect::<Vec<_>>().as_slice()
+            && POWERFUL_GROUPS.contains(name)
+            && theirs.contains(id)
+        {
+            powers.push(format!("group {name}"));
+        }
+    }
+    powers
+}
+
 fn link(pid: u32, name: &str) -> String {
     let target = rustix::fs::readlinkat(CWD, format!("/proc/{pid}/{name}"), Vec::new());
     target.map(|target| target.to_string_lossy().into_owned()).unwrap_or_default()
@@ -280,4 +319,25 @@ fn script(facts: &ProcessFacts) -> Option<String> {
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let fd = rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside).ok()?;
     path_of(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_by_which_creel_can_be_stopped_are_seen() {
+        let groups = "root:x:0:\ndocker:x:998:ada\nusers:x:100:\n";
+        let status = |capabilities: &str, groups: &str| {
+            format!("Name:\tx\nGid:\t1000\t1000\t1000\t1000\nGroups:\t{groups} \nCapEff:\t{capabilities}\n")
+        };
+        let check = |capabilities: &str, theirs: &str, inner: bool, expected: &[&str]| {
+            assert_eq!(powers_in(&status(capabilities, theirs), groups, inner), expected, "{capabilities} {theirs}");
+        };
+        check("0000000000000000", "100", false, &[]);
+        check("0000000000200000", "100", false, &["CAP_SYS_ADMIN"]);
+        check("000001ffffffffff", "100", true, &[]);
+        check("0000000000000000", "100 998", false, &["group docker"]);
+        check("not a number", "9980", false, &[]);
+    }
 }

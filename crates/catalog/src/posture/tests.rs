@@ -63,6 +63,17 @@ fn modes_of_processes() {
 }
 
 #[test]
+fn rights_that_reach_around_protection_are_critical() {
+    let plain = process(7, &["claude"], "/p");
+    assert!(!has(&report("claude-code", &[], std::slice::from_ref(&plain)), "agent.can-stop-creel"));
+    let powerful = ProcessFacts { powers: vec!["CAP_SYS_ADMIN".to_owned(), "group docker".to_owned()], ..plain };
+    let found = report("claude-code", &[], &[powerful]);
+    let found = found.findings.iter().find(|finding| finding.code == "agent.can-stop-creel").unwrap();
+    assert_eq!(found.severity, creel_model::Severity::Critical);
+    assert!(found.evidence.contains("CAP_SYS_ADMIN, group docker"), "{}", found.evidence);
+}
+
+#[test]
 fn the_strongest_place_wins_and_says_where() {
     let files = [
         file("managed", "/etc/claude-code/managed-settings.json", None, r#"{"permissions":{"defaultMode":"plan"}}"#),

@@ -268,6 +268,13 @@ impl ControlServer {
             let text = format!("{} runs without creel", agent.name);
             add(Severity::Medium, text, "`creel guard install` wires protection in");
         }
+        for agent in agents {
+            if let Some(found) = agent.findings.iter().find(|found| stops_creel(&found.code)) {
+                let name = format!("{} of {}", agent.name, agent.account);
+                let text = format!("{name}: enforcement none: can stop creel ({})", found.evidence);
+                add(Severity::Critical, text, "run it under an ordinary account, or inside a cage");
+            }
+        }
         let unpinned = self.world.peers_unpinned();
         if unpinned {
             let text = "this kernel (before 6.5) cannot pin the process behind a connection".to_owned();
@@ -349,6 +356,9 @@ impl ControlServer {
         if !report.has_creel_hook() {
             return (Governed::No, format!("`creel guard install {}` wires protection in", report.kind));
         }
+        if let Some(found) = report.findings.iter().find(|found| stops_creel(&found.code)) {
+            return (Governed::Partly, format!("enforcement none: can stop creel ({})", found.evidence));
+        }
         let proved = [Scope::System, Scope::User].into_iter().any(|scope| {
             let place = crate::protection::Place {
                 kind: &report.kind,
@@ -365,6 +375,11 @@ impl ControlServer {
             (false, _) => (Governed::Partly, "its hook was not proved since creel started".to_owned()),
         }
     }
+}
+
+/// Whether a finding means rights by which an agent can stop creel, whatever its hooks say.
+fn stops_creel(code: &str) -> bool {
+    matches!(code, "agent.runs-as-root" | "agent.can-stop-creel")
 }
 
 /// Bytes of the files below a folder of ours; at most four levels.
