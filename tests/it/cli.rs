@@ -71,7 +71,7 @@ impl Terminal {
         // For reading too, so that opening does not wait for the other end.
         let keys = std::fs::OpenOptions::new().read(true).write(true).open(stage.outside(&pipe)).unwrap();
         let line = format!(
-            "exec script --quiet --return --command 'stty cols {columns} rows 40 -echo; exec {command}' /dev/null < {pipe}"
+            "exec script --quiet --return --command 'stty cols {columns} rows 50 -echo; exec {command}' /dev/null < {pipe}"
         );
         let running = stage.run(Account::USER, "bash").arguments(["-c", &line]).environment("TERM", "xterm").start();
         Self { running: running.unwrap(), keys }

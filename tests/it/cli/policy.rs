@@ -132,7 +132,7 @@ fn rules_act_when_a_person_says_so_and_stay_so() {
     let played = attack(&stage);
     assert!(played.iter().all(|call| call["stopped"] == false), "{played:#?}");
     let report = json(&stage, &["policy", "report", "--format", "json"]);
-    assert_eq!(report["would_have"], STOPPED, "{report:#}");
+    assert!(report["would_have"].as_u64() >= Some(STOPPED as u64), "{report:#}");
     let table = well(&stage, &["policy", "report"]).stdout;
     assert!(table.contains("delete-home-or-root") && table.contains("creel policy enforce"), "{table}");
 
