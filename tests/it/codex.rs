@@ -356,6 +356,11 @@ fn the_canary_drives_the_real_agent() {
     let creel = protected(&stage);
     let canary = creel.command(&["guard", "canary", "codex", "--system", "--format", "json"]).unwrap().well().unwrap();
     assert_eq!(canary.json().unwrap()["effective"], true, "{canary}");
+    // The real agent, as the person who is not privileged, against a model that creel scripts for it.
+    let live = creel.command_by(Account::USER, &["guard", "canary", "codex", "--live", "--format", "json"]).unwrap();
+    let view = live.json().unwrap();
+    assert_eq!((&view["effective"], &view["live"]), (&json!(true), &json!(true)), "{live}");
+    assert_eq!(view["version"], Agent::Codex.version(), "{live}");
     // Somebody takes the pin out: that is drift, and the canary of the hook alone would not see it.
     let text = stage.read(REQUIREMENTS).unwrap().replace("unified_exec = false", "unified_exec = true");
     stage.write(Account::ROOT, REQUIREMENTS, text).unwrap();
