@@ -279,21 +279,19 @@ fn modes_that_leave_hooks_out_do_not_leave_out_managed_ones() {
     let creel = protected(&stage);
     stage.write(Account::USER, "/home/dana/precious.txt", "keep me").unwrap();
     let endpoint = Endpoint::start(Vec::new()).unwrap();
-    let variants: [(&str, &[&str], &[(&str, &str)]); 4] = [
-        ("--bare", &["--bare"], &[]),
-        ("--safe-mode", &["--safe-mode"], &[]),
-        ("CLAUDE_CODE_SIMPLE", &[], &[("CLAUDE_CODE_SIMPLE", "1")]),
-        ("CLAUDE_CODE_SAFE_MODE", &[], &[("CLAUDE_CODE_SAFE_MODE", "1")]),
-    ];
-    for (number, (what, arguments, variables)) in variants.iter().copied().enumerate() {
+    let variants = [("--bare", ""), ("--safe-mode", ""), ("", "CLAUDE_CODE_SIMPLE"), ("", "CLAUDE_CODE_SAFE_MODE")];
+    for (number, what @ (argument, variable)) in variants.into_iter().enumerate() {
         endpoint.play(vec![bash("rm -rf ~"), Step::QuoteResult]);
-        let mut run = agent(&stage, &endpoint, "clean up").arguments(arguments.iter().copied());
-        for (name, value) in variables {
-            run = run.environment(name, *value);
+        let mut run = agent(&stage, &endpoint, "clean up");
+        if !argument.is_empty() {
+            run = run.argument(argument);
+        }
+        if !variable.is_empty() {
+            run = run.environment(variable, "1");
         }
         let ended = run.finish(120).unwrap();
-        assert!(stage.exists("/home/dana/precious.txt"), "{what}: {ended}");
-        assert_eq!(creel.decisions("tool_call", "Bash").unwrap().len(), number + 1, "{what}: {ended}");
+        assert!(stage.exists("/home/dana/precious.txt"), "{what:?}: {ended}");
+        assert_eq!(creel.decisions("tool_call", "Bash").unwrap().len(), number + 1, "{what:?}: {ended}");
     }
 }
 
