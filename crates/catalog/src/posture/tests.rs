@@ -69,7 +69,7 @@ fn rights_that_reach_around_protection_are_critical() {
     let powerful = ProcessFacts { powers: vec!["CAP_SYS_ADMIN".to_owned(), "group docker".to_owned()], ..plain };
     let found = report("claude-code", &[], &[powerful]);
     let found = found.findings.iter().find(|finding| finding.code == "agent.can-stop-creel").unwrap();
-    assert_eq!(found.severity, creel_model::Severity::Critical);
+    assert_eq!(found.severity, Severity::Critical);
     assert!(found.evidence.contains("CAP_SYS_ADMIN, group docker"), "{}", found.evidence);
 }
 
