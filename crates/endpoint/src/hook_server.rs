@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use creel_dialect as dialect;
-use creel_guard::{Caller, Input, Overloaded, Parts, Prepared, Unattributed};
-use creel_model::{Action, Decision, Moment};
+use creel_guard::{Caller, Input, Note, Overloaded, Parts, Prepared, Unattributed};
+use creel_model::{Action, Decision, Moment, RecordKind};
 use creel_wire::hook;
 
 use crate::budget::{Fast, SlowLane, Until};
 use crate::clock;
 use crate::connections::Places;
-use crate::desk::Desk;
+use crate::desk::{Desk, stopped};
+use crate::flood::{Flood, Tell};
 use crate::identity::Unknown;
 use crate::sockets::Peer;
 use crate::streams;
@@ -36,6 +37,9 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 /// Time kept back from the hook's deadline for the way there and back, in milliseconds.
 const MARGIN_MS: u64 = 1_000;
 
+/// Longest deadline of a hook that is believed, in milliseconds.
+const DEADLINE_MS_MAX: u64 = 600_000;
+
 /// Serves hook calls.
 pub struct HookServer {
     desk: Arc<Desk>,
@@ -43,6 +47,7 @@ pub struct HookServer {
     slow: SlowLane,
     runs: Arc<Places<creel_guard::RunKey>>,
     connections: Arc<Places<u32>>,
+    flood: Flood,
 }
 
 impl HookServer {
@@ -55,6 +60,7 @@ impl HookServer {
             slow: SlowLane::default(),
             runs: Places::new(CALLS_PER_RUN, CONNECTIONS),
             connections: Places::new(CONNECTIONS_PER_ACCOUNT, CONNECTIONS),
+            flood: Flood::default(),
         })
     }
 
@@ -145,7 +151,8 @@ impl HookServer {
                 received,
             })));
         };
-        let deadline_ms = u64::from(flags.deadline_ms);
+        // The hook's arguments are its caller's word: nobody holds the slow lane for hours.
+        let deadline_ms = u64::from(flags.deadline_ms).min(DEADLINE_MS_MAX);
         let prepared = match self.prepare(action, caller, payload_bytes, &Fast::for_payload(payload_bytes)) {
             ready @ Prepared::Ready(_) => ready,
             over @ Prepared::Overload(_) => match self.slow.enter(caller.run.clone()) {
@@ -192,7 +199,29 @@ impl HookServer {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| over())
     }
 
+    /// The deny of a call that belongs to no agent where its account made so many that this one is not written down.
+    fn too_many(&self, peer: &Peer) -> Option<Decision> {
+        let tell = self.flood.refused(peer.uid, clock::now().boot_ns);
+        if tell == Tell::Stopped {
+            let facts = [("uid".to_owned(), peer.uid.into()), ("pid".to_owned(), peer.pid.into())];
+            let note = Note {
+                kind: RecordKind::Alert,
+                code: "alert.hook-flood".to_owned(),
+                owner: peer.uid,
+                facts: facts.into_iter().collect(),
+            };
+            // A record that cannot be written shows in the journal's own state.
+            let _ = self.desk.tell(Input::Note(Box::new(note)));
+        }
+        (tell != Tell::Singly).then(|| stopped("this account makes too many calls that belong to no agent"))
+    }
+
     fn refuse(&self, peer: &Peer, kind: &str, event: &str, reason: String, caller: Option<Caller>) -> Decision {
+        if caller.is_none()
+            && let Some(decision) = self.too_many(peer)
+        {
+            return decision;
+        }
         self.desk.deny(Input::Malformed(Box::new(Unattributed {
             kind: kind.to_owned(),
             event: event.to_owned(),
@@ -206,6 +235,9 @@ impl HookServer {
     }
 
     fn unattributed(&self, peer: &Peer, request: &hook::Request, why: &Unknown, received: Moment) -> Decision {
+        if let Some(decision) = self.too_many(peer) {
+            return decision;
+        }
         self.desk.deny(Input::NoAgentAbove(Box::new(Unattributed {
             kind: request.kind.clone(),
             event: request.event.clone(),

@@ -16,6 +16,7 @@ pub mod connections;
 pub mod control_server;
 pub mod daemon;
 pub mod desk;
+pub mod flood;
 pub mod hook_server;
 pub mod identity;
 pub mod live;

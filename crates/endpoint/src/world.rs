@@ -40,6 +40,9 @@ pub struct World {
     bundle: RwLock<Arc<Bundle>>,
     source: Mutex<Source>,
     inventory: Mutex<Vec<AgentReport>>,
+    /// When the last look at the machine began, on the boot clock. Held while one looks: however many ask for a look at
+    /// the same time, they share it.
+    looked: Mutex<u64>,
     /// When the daemon started, wall clock.
     pub started_unix_ns: i64,
     problems: Mutex<Vec<String>>,
@@ -99,6 +102,7 @@ impl World {
             bundle: RwLock::new(Arc::new(source.bundle)),
             source: Mutex::new((source.files, source.trust, now_unix_ns)),
             inventory: Mutex::new(Vec::new()),
+            looked: Mutex::new(0),
             started_unix_ns: now_unix_ns,
             problems: Mutex::new(source.problem.into_iter().collect()),
             verifier: Mutex::new(None),
@@ -201,8 +205,14 @@ impl World {
         self.inventory.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at the machine again.
+    /// Looks at the machine again; shares a look that began after this was asked for.
     pub fn refresh_inventory(&self) -> Vec<AgentReport> {
+        let asked = crate::clock::now().boot_ns;
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if *looked > asked {
+            return self.inventory();
+        }
+        *looked = crate::clock::now().boot_ns;
         let reports = self.root.scan(self.config.mode, &self.catalog);
         for report in &reports {
             self.identity.set_posture(
