@@ -11,7 +11,6 @@ use creel_model::{Action, Certainty, ContentRole, Digest, Effect, Object, Verb, 
 use serde_json::Value;
 
 use crate::facts::Ready;
-use crate::prepare::is_sensitive;
 
 /// Arguments of a call that do not change what it does.
 const IDLE_FIELDS: &[&str] = &["description", "timeout", "timeout_ms", "run_in_background", "justification"];
@@ -187,10 +186,11 @@ pub(crate) fn fields(input: &Value) -> BTreeMap<String, u64> {
     fields
 }
 
-/// A text without secrets and of bounded length.
+/// A text without secrets and of bounded length. Doubtful findings go too: on record, a placeholder too many harms less
+/// than a secret.
 pub(crate) fn redacted(text: &str, chars_max: usize) -> String {
     let mut findings = creel_inspect::content(text, ContentRole::Arguments);
-    findings.retain(is_sensitive);
+    findings.retain(|finding| finding.span.is_some());
     let text = if findings.is_empty() { text.to_owned() } else { creel_inspect::redact(text, &findings).text };
     match text.char_indices().nth(chars_max) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),

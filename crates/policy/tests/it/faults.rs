@@ -149,7 +149,8 @@ fn a_failing_table_says_what_came_instead() {
 /// A bundle that somebody hands in to be looked at must not end the program: 2 MiB is what a thread has.
 #[test]
 fn a_rule_is_not_too_deep_for_the_stack_of_a_thread() {
-    let shapes: [(&str, fn(usize) -> String); 7] = [
+    type Shape = (&'static str, fn(usize) -> String);
+    let shapes: [Shape; 7] = [
         ("brackets", |n| format!("{}true{}", "(".repeat(n), ")".repeat(n))),
         ("lists", |n| format!("{}1{} == [1]", "[".repeat(n), "]".repeat(n))),
         ("and", |n| vec!["true"; n].join(" && ")),
