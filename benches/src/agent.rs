@@ -31,8 +31,11 @@ pub(crate) fn run(words: &[&str]) -> Result<(), Failure> {
     agent.hook_call(2_000 / part)?;
     agent.hooks_at_once(4_000 / part)?;
     let socket = agent.socket();
+    // Before the large payloads: memory after ordinary decisions has a goal, what large ones leave behind is told apart.
+    decisions::sustained(&socket, &agent.folder, agent.daemon, 100_000 / part)?;
     decisions::by_size(&socket, &agent.folder, 1_000 / part)?;
-    decisions::sustained(&socket, &agent.folder, agent.daemon, 100_000 / part)
+    figures::figure("creeld's memory after these (VmRSS)", machine::memory_mb(agent.daemon, "VmRSS")?, "MB");
+    Ok(())
 }
 
 impl Agent {
