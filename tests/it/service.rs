@@ -172,8 +172,56 @@ fn the_units_are_what_the_service_manager_understands() {
         "verify",
         "/usr/lib/systemd/system/creeld-root.service",
         "/usr/lib/systemd/system/creeld.service",
+        "/usr/lib/systemd/system/creeld.socket",
     ]);
     let verified = verify.finish(60).unwrap();
     let about_us: Vec<&str> = verified.stderr.lines().filter(|line| line.contains("creel")).collect();
     assert!(about_us.is_empty(), "{verified}");
+}
+
+#[test]
+fn sockets_of_the_service_manager_are_taken_over_and_outlive_the_daemon() {
+    let Some(stage) = Stage::open() else { return };
+    if !std::path::Path::new("/usr/bin/systemd-socket-activate").exists() {
+        creel_tests::skip("systemd-socket-activate is not here; it is in Debian's package systemd");
+        return;
+    }
+    let runtime = "/run/user/61000/creel";
+    stage.make_folder(Account::USER, runtime).unwrap();
+    let chmod = stage.run(Account::USER, "chmod").arguments(["0700", runtime]);
+    chmod.finish(30).unwrap().well().unwrap();
+    let (hook, control) = (format!("{runtime}/hook.sock"), format!("{runtime}/control.sock"));
+    let holder = stage
+        .run(Account::USER, "systemd-socket-activate")
+        .arguments(["-l", &hook, "-l", &control, "/usr/bin/creeld", "--user", "--enforce"])
+        .start()
+        .unwrap();
+    until("the sockets", Deadline::seconds(30), || (stage.exists(&hook) && stage.exists(&control)).then_some(()))
+        .unwrap();
+    // The first connection starts the daemon, and waits for it instead of being refused.
+    let status = stage.run(Account::USER, "creel").arguments(["status", "--format", "json"]).finish(60).unwrap();
+    assert_eq!(status.well().unwrap().json().unwrap()["mode"], "user");
+    stage.run(Account::USER, "creel").argument("down").finish(60).unwrap().well().unwrap();
+    holder.finish(Deadline::seconds(30)).unwrap();
+    assert!(stage.exists(&hook) && stage.exists(&control), "they are the service manager's to remove");
+}
+
+#[test]
+fn a_socket_bound_elsewhere_is_not_taken_over() {
+    let Some(stage) = Stage::open() else { return };
+    if !std::path::Path::new("/usr/bin/systemd-socket-activate").exists() {
+        creel_tests::skip("systemd-socket-activate is not here; it is in Debian's package systemd");
+        return;
+    }
+    let holder = stage
+        .run(Account::USER, "systemd-socket-activate")
+        .arguments(["-l", "/tmp/elsewhere.sock", "/usr/bin/creeld", "--user", "--runtime", "/home/dana/run"])
+        .start()
+        .unwrap();
+    until("the socket", Deadline::seconds(30), || stage.exists("/tmp/elsewhere.sock").then_some(())).unwrap();
+    let poke = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/tmp/elsewhere.sock')";
+    stage.run(Account::USER, "python3").arguments(["-c", poke]).finish(30).unwrap().well().unwrap();
+    let ended = holder.finish(Deadline::seconds(30)).unwrap();
+    assert_ne!(ended.code, Some(0), "{ended}");
+    assert!(ended.stderr.contains("/tmp/elsewhere.sock"), "{ended}");
 }

@@ -24,10 +24,11 @@ use crate::{offline, out, presence, programs};
 const LIST: &str = "/etc/creel/service.json";
 /// Where the programs go; the units name it.
 const PROGRAMS: &str = "/usr/bin";
-const UNITS: [&str; 2] = ["creeld-root.service", "creeld.service"];
-const FILES: [(&str, &str); 4] = [
+const UNITS: [&str; 3] = ["creeld-root.service", "creeld.socket", "creeld.service"];
+const FILES: [(&str, &str); 5] = [
     ("/usr/lib/systemd/system/creeld-root.service", include_str!("../../../packaging/systemd/creeld-root.service")),
     ("/usr/lib/systemd/system/creeld.service", include_str!("../../../packaging/systemd/creeld.service")),
+    ("/usr/lib/systemd/system/creeld.socket", include_str!("../../../packaging/systemd/creeld.socket")),
     ("/usr/lib/sysusers.d/creel.conf", include_str!("../../../packaging/sysusers.d/creel.conf")),
     ("/usr/lib/tmpfiles.d/creel.conf", include_str!("../../../packaging/tmpfiles.d/creel.conf")),
 ];

@@ -1,7 +1,6 @@
 //! A daemon's life: everything opened in one order, served, and closed in the reverse order.
 
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -23,7 +22,7 @@ use crate::live::{Broadcast, LiveEvent};
 use crate::root::Root;
 use crate::sockets::{listen, prepare_folder};
 use crate::world::{Foundation, World};
-use crate::{bundles, clock};
+use crate::{activation, bundles, clock};
 
 /// The log's name in checkpoints; which device it is, the key tells.
 const ORIGIN: &str = "creel-device";
@@ -40,6 +39,8 @@ pub struct Daemon {
     world: Arc<World>,
     live: Arc<Broadcast>,
     stop: Arc<Stop>,
+    /// Whether hook.sock and control.sock are the service manager's.
+    sockets_outlive: (bool, bool),
 }
 
 /// Asks the daemon to stop, from any thread.
@@ -146,7 +147,7 @@ impl Daemon {
         let live = Arc::new(Broadcast::default());
         let desk = Arc::new(Desk::new(guard, journal, Arc::clone(&live)));
         activate(&desk, &world, trust)?;
-        let daemon = Self { desk, world, live, stop };
+        let mut daemon = Self { desk, world, live, stop, sockets_outlive: (false, false) };
         daemon.note(
             RecordKind::Daemon,
             "daemon.started",
@@ -161,10 +162,15 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn serve(&self, hook_mode: u32) -> Result<()> {
+    fn serve(&mut self, hook_mode: u32) -> Result<()> {
         let config = self.world.config();
+        let inherited = activation::inherited(&config.runtime)?;
+        self.sockets_outlive = (inherited.hook.is_some(), inherited.control.is_some());
         let control_mode = if config.mode == Mode::System { 0o666 } else { 0o600 };
-        let control = listen(&config.runtime.join("control.sock"), control_mode)?;
+        let control = match inherited.control {
+            Some(control) => control,
+            None => listen(&config.runtime.join("control.sock"), control_mode)?,
+        };
         let stop = Arc::clone(&self.stop);
         let desk = Arc::clone(&self.desk);
         let shutdown = Shutdown {
@@ -189,7 +195,10 @@ impl Daemon {
             live.send(LiveEvent::State);
         })?;
         // Last: whoever finds this socket finds a daemon that can decide.
-        let hook: UnixListener = listen(&config.runtime.join("hook.sock"), hook_mode)?;
+        let hook = match inherited.hook {
+            Some(hook) => hook,
+            None => listen(&config.runtime.join("hook.sock"), hook_mode)?,
+        };
         spawn("hooks", move || hooks.serve(&hook))
     }
 
@@ -232,8 +241,10 @@ impl Daemon {
         self.desk.close();
         self.live.send(LiveEvent::Stopping);
         let config = self.world.config();
-        for name in ["hook.sock", "control.sock"] {
-            let _ = std::fs::remove_file(config.runtime.join(name));
+        for (name, outlives) in [("hook.sock", self.sockets_outlive.0), ("control.sock", self.sockets_outlive.1)] {
+            if !outlives {
+                let _ = std::fs::remove_file(config.runtime.join(name));
+            }
         }
         self.desk.wait_for_held(FAREWELL);
         let note = self.desk.with_journal(|journal| journal.checkpoint());

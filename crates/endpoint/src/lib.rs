@@ -7,6 +7,7 @@
 //! of the guard and its output into an answer.
 
 pub mod accounts;
+pub mod activation;
 pub mod budget;
 pub mod bundles;
 pub mod canary;
