@@ -28,7 +28,7 @@ pub(crate) struct List {
 /// Arguments of `creel approve`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  creel approve q-4f2a\n  creel approve q-4f2a --code 481220 --reason \"agreed with Ada\""
+    after_help = "Examples:\n  creel approve ap-4f2a\n  creel approve ap-4f2a --code 481220 --reason \"agreed with Ada\""
 )]
 pub(crate) struct Approve {
     /// The question, or the beginning of its id.

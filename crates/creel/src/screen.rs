@@ -344,7 +344,7 @@ mod tests {
 
     fn question() -> QuestionView {
         QuestionView {
-            id: "q-4f2a".to_owned(),
+            id: "ap-4f2a".to_owned(),
             state: QuestionState::Pending,
             asked_unix_ns: NOW,
             expires_unix_ns: NOW + 4 * MINUTE,
@@ -465,7 +465,7 @@ needs you
   high  claude-code  Bash                                        lapses in 4 min
     git push --force origin main
     history that others may have would be rewritten
-    creel approve q-4f2a --code 481 220   or   creel deny q-4f2a
+    creel approve ap-4f2a --code 481 220   or   creel deny ap-4f2a
   medium    the record is not anchored outside
             start journald, or name a socket with `--anchor`
 
@@ -524,7 +524,7 @@ quietness, last 24 h
         let purpose = creel_wire::control::Purpose::BreakGlass;
         screen.apply(Live::Confirmation { purpose, code: "123 456".to_owned(), expires_unix_ns: NOW + MINUTE });
         let text = screen.lines(look(80), 40, NOW).join("\n");
-        assert!(!text.contains("q-4f2a"));
+        assert!(!text.contains("ap-4f2a"));
         assert!(text.contains("code for `creel break-glass`: 123 456"), "{text}");
         let later = screen.lines(look(80), 40, NOW + 2 * MINUTE).join("\n");
         assert!(!later.contains("123 456"));
