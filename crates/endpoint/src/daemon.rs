@@ -115,6 +115,8 @@ impl Daemon {
         let modes = bundles::modes(&config).of(&source.bundle);
         source.bundle.set_modes(&modes).map_err(|unknown| anyhow!("{unknown}"))?;
         let trust = source.trust.clone();
+        let content_key = creel_journal::keys::content_key(&config.state.join("content.key"))
+            .context("the key of content digests cannot be used")?;
         let world = World::new(Foundation {
             config,
             catalog,
@@ -122,6 +124,7 @@ impl Daemon {
             root,
             boot_id: boot_id.clone(),
             source,
+            content_key,
             now_unix_ns: now.unix_ns,
         });
         world.set_verifier(verifier);

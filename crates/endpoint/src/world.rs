@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use creel_catalog::{AgentReport, Catalog};
 use creel_guard::{Caller, FileDigest, Looked, Resolution, Trust, Wanted};
 use creel_inspect::Place;
-use creel_model::{Action, Mode};
+use creel_model::{Action, Digest, Mode};
 use creel_policy::Bundle;
-use creel_seal::VerifierKey;
+use creel_seal::{ContentKey, VerifierKey};
 
 use crate::accounts::Accounts;
 use crate::bundles::Modes;
@@ -23,8 +23,15 @@ use crate::root::Root;
 /// Files of a bundle, why it is believed, since when it is in force.
 type Source = (BTreeMap<String, String>, Trust, i64);
 
+/// A digest of content as it is recorded: keyed, so that without the key nobody can tell from the record which content
+/// it was, and destroying the key unties all of them (DESIGN §12).
+fn keyed(key: &ContentKey, digest: &Digest) -> Digest {
+    Digest::from_bytes(&key.digest(digest.0.as_bytes()))
+}
+
 /// The shared facts.
 pub struct World {
+    content_key: ContentKey,
     config: Config,
     accounts: Arc<Accounts>,
     /// Agents above processes.
@@ -80,6 +87,8 @@ pub struct Foundation {
     pub boot_id: String,
     /// The bundle to start with.
     pub source: crate::bundles::Source,
+    /// Key of content digests.
+    pub content_key: ContentKey,
     /// Now, wall clock.
     pub now_unix_ns: i64,
 }
@@ -88,11 +97,12 @@ impl World {
     /// The world of a daemon that starts.
     #[must_use]
     pub fn new(foundation: Foundation) -> Arc<Self> {
-        let Foundation { config, catalog, accounts, root, boot_id, source, now_unix_ns } = foundation;
+        let Foundation { config, catalog, accounts, root, boot_id, source, content_key, now_unix_ns } = foundation;
         let identity =
             Identity::new(Arc::clone(&catalog), Arc::clone(&accounts), Arc::clone(&root), config.mode, boot_id);
         let protections = Protections::new(&config);
         Arc::new(Self {
+            content_key,
             identity,
             canary: Canary::default(),
             protections,
@@ -264,7 +274,7 @@ impl World {
         for (path, seen) in found {
             if digests.contains(&path) {
                 let digest = match (&seen.digest, seen.exists) {
-                    (Some(digest), _) => FileDigest::Content(digest.clone()),
+                    (Some(digest), _) => FileDigest::Content(keyed(&self.content_key, digest)),
                     (None, false) if seen.resolved.is_some() => FileDigest::Absent,
                     (None, _) => FileDigest::Unknown,
                 };
@@ -278,5 +288,22 @@ impl World {
             looked.paths.insert(path, resolution);
         }
         Ok(looked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorded_digest_is_the_same_only_for_the_same_content_and_key() {
+        let of = |byte: u8, content: &str| {
+            let plain = Digest::from_bytes(&creel_seal::sha256(content.as_bytes()));
+            keyed(&ContentKey::from_bytes([byte; 32]), &plain)
+        };
+        assert_eq!(of(1, "script"), of(1, "script"));
+        assert_ne!(of(1, "script"), of(1, "other"));
+        assert_ne!(of(1, "script"), of(2, "script"));
+        assert_ne!(of(1, "script").0, creel_model::id::hex(&creel_seal::sha256(b"script")));
     }
 }
