@@ -181,7 +181,7 @@ fn longer(options: &Options, seconds: u64) -> Duration {
 fn environment(options: &Options) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::new();
     if options.all {
-        environment.insert("CREEL_TESTS_ALL".to_owned(), "1".to_owned());
+        environment.insert("CREEL_TEST_ALL".to_owned(), "1".to_owned());
     }
     environment
 }
