@@ -81,14 +81,25 @@ fn parse(text: &str) -> Result<ast::Program, &'static str> {
     }
 }
 
-/// Whether a here-document's end word is empty (`<<''`): the parser would never come to an end of it.
+/// Whether a here-document's end word is empty (`<<''`): the parser would never come to an end of it. Longer runs of `<`
+/// are no shell, but the parser reads them as such a beginning; three are a here-string.
 fn nameless_here_document(text: &str) -> bool {
-    text.split("<<").skip(1).any(|after| {
+    let mut rest = text;
+    while let Some(at) = rest.find("<<") {
+        let from = rest.get(at..).unwrap_or_default();
+        let after = from.trim_start_matches('<');
+        let run = from.len() - after.len();
         let word = after.trim_start_matches(['-', ' ', '\t']);
         let end = word.find(|c: char| c.is_whitespace() || ";|&<>()".contains(c)).unwrap_or(word.len());
         let word = word.get(..end).unwrap_or_default();
-        !word.is_empty() && word.chars().all(|c| matches!(c, '\'' | '"' | '\\' | '$'))
-    })
+        let quotes = !word.is_empty() && word.chars().all(|c| matches!(c, '\'' | '"' | '\\' | '$'));
+        // One quote behind a long run ends a quoted text, such as a search for marks of a conflict.
+        if quotes && (run == 2 || (run > 3 && word.len() > 1)) {
+            return true;
+        }
+        rest = after;
+    }
+    false
 }
 
 /// The longest run of digits before a redirection: the parser takes it for a number that fits, and dies when not.

@@ -12,6 +12,8 @@ fn hostile_texts_come_back_opaque() {
     for text in [
         "cat <<'' x 'd e' ",
         "cat <<\"\" $(",
+        &format!("cat {}'' x 'd e' ", "<".repeat(211)),
+        &format!("cat {}'' x 'd e' ", "<".repeat(212)),
         &format!("diff <{open}curl x"),
         &format!("{open} # {}", ")".repeat(30)),
         &format!("{open}x ; ) {} y)", ")".repeat(18)),
@@ -19,5 +21,8 @@ fn hostile_texts_come_back_opaque() {
     ] {
         let understood = command(text, Shell::Posix, &place);
         assert!(understood.opaque && !understood.parsed, "{text}");
+    }
+    for text in ["grep -rn '<<<<<<<' .", "cat <<< ''", "cat <<<'a b'", "cat <<'EOF'\nx\nEOF\n"] {
+        assert!(command(text, Shell::Posix, &place).parsed, "{text}");
     }
 }
