@@ -8,6 +8,7 @@
 mod word;
 
 pub mod action;
+pub mod cage;
 pub mod decision;
 pub mod effect;
 pub mod finding;
@@ -18,6 +19,10 @@ pub mod record;
 pub mod zone;
 
 pub use action::{Action, Content, ContentRole, Point, ToolCall};
+pub use cage::{
+    CageEnvironment, CageEvent, CageEventKind, CageLimits, CageNetwork, CagePlan, Control, Degrade, FileAccess, FileRule, Seal,
+    SealKind, SocketGrant, WorkspaceMode,
+};
 pub use decision::{Decision, MatchedRule, Modification, RuleMode, Verdict};
 pub use effect::{Certainty, CommandClass, Effect, Object, Verb};
 pub use finding::{Confidence, Finding, Severity};
