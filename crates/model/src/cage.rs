@@ -260,4 +260,33 @@ pub struct CageEvent {
     pub fix: String,
     /// How many equal events this one stands for, at least 1.
     pub times: u64,
+    /// At [`CageEventKind::Changed`]: SHA-256 of the file's content before the run; absent where there was no file or
+    /// its content was not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Digest>,
+    /// At [`CageEventKind::Changed`]: SHA-256 of the content after the run; absent where there is no file any more or it
+    /// was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Digest>,
+}
+
+impl CageEvent {
+    /// Something of that kind, at that time (nanoseconds since 1970), about that object; all else empty, `times` 1.
+    #[must_use]
+    pub fn new(kind: CageEventKind, at_unix_ns: i64, object: impl Into<String>) -> Self {
+        Self {
+            kind,
+            at_unix_ns,
+            pid: 0,
+            program: String::new(),
+            call: String::new(),
+            object: object.into(),
+            rule: String::new(),
+            reason: String::new(),
+            fix: String::new(),
+            times: 1,
+            before: None,
+            after: None,
+        }
+    }
 }
