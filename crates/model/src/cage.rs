@@ -71,6 +71,9 @@ pub struct FileRule {
     /// A grant whose path is missing on this machine is left out instead of refused.
     #[serde(default)]
     pub optional: bool,
+    /// A *file* that does not exist is written with this text on the host before the cage is built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial: Option<String>,
     /// Which line of which file this came from, for `creel why` and `creel profile show`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,

@@ -20,8 +20,8 @@ pub mod zone;
 
 pub use action::{Action, Content, ContentRole, Point, ToolCall};
 pub use cage::{
-    CageEnvironment, CageEvent, CageEventKind, CageLimits, CageNetwork, CagePlan, Control, Degrade, FileAccess, FileRule, Seal,
-    SealKind, SocketGrant, WorkspaceMode,
+    CageEnvironment, CageEvent, CageEventKind, CageLimits, CageNetwork, CagePlan, Control, Degrade, FileAccess,
+    FileRule, Seal, SealKind, SocketGrant, WorkspaceMode,
 };
 pub use decision::{Decision, MatchedRule, Modification, RuleMode, Verdict};
 pub use effect::{Certainty, CommandClass, Effect, Object, Verb};

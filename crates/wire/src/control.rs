@@ -8,6 +8,7 @@
 //! The one thing a newcomer gets wrong: *every* request ends with `Done` or `Refused`, also those with one answer,
 //! and a list may come in several answers of the same variant, which the client appends.
 
+mod cage;
 mod frame;
 mod guarding;
 mod judging;
@@ -15,9 +16,14 @@ mod machine;
 
 use std::collections::BTreeMap;
 
-use creel_model::{Mode, RuleMode};
+use creel_model::cage::CageEvent;
+use creel_model::{Mode, RuleMode, RunId};
 use serde::{Deserialize, Serialize};
 
+pub use cage::{
+    COMMAND_WORDS_MAX, CONTROLS_MAX, CageRunView, EVENTS_MAX, HookFolder, ProfileCheck, ProfileView, RunEnd, RunEvents,
+    RunExit, RunGo, RunPlan, RunResume, RunStart, RunStatement, Statement,
+};
 pub use frame::{FRAME_BYTES_MAX, FrameError, read_frame, write_frame};
 pub use guarding::{
     BreakGlassView, CanaryView, FileChange, GuardChange, GuardState, GuardStatusView, LiveReport, LiveWords,
@@ -214,6 +220,48 @@ pub enum Request {
         /// What the asker saw; the daemon compares it with what reached its hook socket.
         report: LiveReport,
     },
+    /// Begins a run in a cage, for the asker's own account. Answer: [`Answer::RunPlan`].
+    RunStart(Box<RunStart>),
+    /// Its cage is built; may the command be executed? Answer: [`Answer::RunStatement`], or `Refused`: then it may not.
+    RunGo(Box<RunGo>),
+    /// What was noticed in it. No answer but `Done`.
+    RunEvents(RunEvents),
+    /// It is over. No answer but `Done`.
+    RunEnd(RunEnd),
+    /// Takes it up again with a daemon that was restarted. Answer: [`Answer::RunResumed`].
+    RunResume(RunResume),
+    /// Runs in cages, newest first. Answer: [`Answer::Runs`], possibly several.
+    Runs {
+        /// Those that ended too (those that this daemon remembers).
+        #[serde(default)]
+        ended: bool,
+    },
+    /// One run with its statement. Answer: [`Answer::Runs`] with one.
+    RunShow {
+        /// Its id, or an unambiguous beginning; empty: the newest.
+        id: String,
+    },
+    /// The last refusals of a run, newest last, from the record. Answer: [`Answer::RunWhy`].
+    RunWhy {
+        /// As in [`Request::RunShow`]. A run that this daemon does not remember is named by the beginning of its id.
+        id: String,
+        /// At most so many; at most 256.
+        limit: u32,
+    },
+    /// The profiles of the bundle in force. Answer: [`Answer::Profiles`].
+    ProfileShow {
+        /// Only this one.
+        #[serde(default)]
+        name: Option<String>,
+        /// With the plan for the asker and this workspace (absolute).
+        #[serde(default)]
+        workspace: Option<String>,
+    },
+    /// Checks the profiles of a bundle that is not in force. Answer: [`Answer::Profiles`].
+    ProfileCheck {
+        /// As in [`Request::PolicyActivate`].
+        files: BTreeMap<String, String>,
+    },
     /// Everything that a screen needs, as it happens. Answers: [`Answer::Live`] until the client hangs up.
     Watch,
     /// Stop cleanly: seal the journal, answer open calls with deny. Answer: [`Answer::Sealed`] after the last record.
@@ -281,6 +329,23 @@ pub enum Answer {
     Canary(CanaryView),
     /// To [`Request::CanaryWord`].
     CanaryWord(LiveWords),
+    /// To [`Request::RunStart`].
+    RunPlan(Box<RunPlan>),
+    /// To [`Request::RunGo`].
+    RunStatement(Box<RunStatement>),
+    /// To [`Request::RunResume`].
+    RunResumed(HookFolder),
+    /// To [`Request::Runs`] and [`Request::RunShow`].
+    Runs(Vec<CageRunView>),
+    /// To [`Request::RunWhy`].
+    RunWhy {
+        /// The run.
+        run: RunId,
+        /// Refusals and limits, oldest first.
+        events: Vec<CageEvent>,
+    },
+    /// To [`Request::ProfileShow`] and [`Request::ProfileCheck`].
+    Profiles(ProfileCheck),
     /// To [`Request::Watch`].
     Live(Live),
     /// To [`Request::Shutdown`].

@@ -205,6 +205,18 @@ impl ControlServer {
             Request::GuardCanary { kind, scope, live } => self.guard_canary(asker, &kind, scope, live, out),
             Request::CanaryWord { kind, scope } => self.canary_word(asker, &kind, scope, out),
             Request::CanaryReport { report } => self.canary_report(asker, &report, out),
+            Request::RunStart(_)
+            | Request::RunGo(_)
+            | Request::RunEvents(_)
+            | Request::RunEnd(_)
+            | Request::RunResume(_)
+            | Request::Runs { .. }
+            | Request::RunShow { .. }
+            | Request::RunWhy { .. }
+            | Request::ProfileShow { .. }
+            | Request::ProfileCheck { .. } => {
+                Err(Refusal::new(RefusalCode::Unavailable, "this daemon makes no plans for cages", "").into())
+            }
             Request::Watch => self.watch(asker, out, stream),
             Request::Shutdown => {
                 asker.may_administer("stop creel")?;
