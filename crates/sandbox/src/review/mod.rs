@@ -1,0 +1,20 @@
+//! What a caged agent wrote, kept apart from the real files until a person has looked at it.
+//!
+//! A workspace becomes the lower half of an overlay; everything the run writes lands in a layer of its own under the
+//! account's state folder. Afterwards, outside any cage, the layer is *read*: [`compare`] turns it into a list of
+//! differences, [`commit`] carries chosen ones over, [`discard`] removes it. Nothing here decides what may be reached.
+//! The one fact a newcomer gets wrong: the layer was written by the agent, so it is hostile input like any other. No link
+//! in it is followed, no device in it is made, no mode bit beyond `rwx` is taken over, no name in it is printed raw.
+
+#[allow(dead_code)]
+mod fd;
+#[allow(dead_code)]
+mod folder;
+mod layer;
+mod name;
+#[cfg(test)]
+pub(crate) mod test;
+
+pub use folder::{Folder, FolderError, RunFacts, runs};
+pub use layer::{Layer, LayerError};
+pub use name::{Relative, shown, shown_path};
