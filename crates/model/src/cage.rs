@@ -88,6 +88,10 @@ pub struct Seal {
     pub kind: SealKind,
     /// The rule of the bundle (or `floor`) that this seal carries out, for messages and records.
     pub rule: String,
+    /// Absolute path of a folder: the seal holds only below it, and all its components must be below it. A writable
+    /// folder that is granted by name (`~/.codex`) is never sealed by its own name. Absent: everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<String>,
 }
 
 /// Where the cage may connect.
