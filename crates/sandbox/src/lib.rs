@@ -5,3 +5,9 @@
 //! the plan does not grant is not *refused*, it is *not there*; refusals exist only inside what is granted.
 
 pub mod review;
+
+pub mod broker;
+pub mod filter;
+pub mod seal;
+
+mod sys;
