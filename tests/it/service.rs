@@ -180,6 +180,60 @@ fn the_units_are_what_the_service_manager_understands() {
 }
 
 #[test]
+fn the_units_hold_under_a_real_service_manager() {
+    let Some(stage) = machine() else { return };
+    if !std::path::Path::new("/usr/lib/systemd/systemd").exists() {
+        return creel_tests::skip("systemd is not installed");
+    }
+    service(&stage, Account::ROOT, &format!("{BUILD}/creel"), &["install", "--system"]).well().unwrap();
+    let script = r#"
+        main() { systemctl show --property MainPID --value creeld.service; }
+        first=$(main)
+        grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' "/proc/$first/status" | tr -s '\t' ' '
+        creel status --format json | tr -d '\n'; echo
+        # A hook's connection waits in the socket while the daemon is away, and the answer is the new daemon's.
+        kill -9 "$first"
+        printf '{"session_id":"x","hook_event_name":"PreToolUse","tool_name":"Bash","tool_input":{"command":"ls"},"cwd":"/tmp"}' |
+          creel-hook claude-code PreToolUse
+        echo
+        [ "$(main)" != "$first" ] && echo "another daemon"
+        systemctl stop creeld.socket creeld.service
+        creel log verify /var/lib/creel/journal --key /var/lib/creel/device.pub
+    "#;
+    stage.write(Account::ROOT, "/root/script", script).unwrap();
+    stage.write(Account::ROOT, "/root/manager.sh", include_str!("../src/manager.sh")).unwrap();
+    let booted = stage.run(Account::ROOT, "unshare").arguments([
+        "--mount",
+        "--pid",
+        "--net",
+        "--ipc",
+        "--uts",
+        "--cgroup",
+        "--fork",
+        "bash",
+        "/root/manager.sh",
+        "/root/script",
+    ]);
+    let booted = booted.finish(120).unwrap();
+    let seen = stage.read("/tmp/manager.out").unwrap_or_default();
+    let lines: Vec<&str> = seen.lines().collect();
+    assert!(!lines.is_empty(), "systemd did not come up here: {booted}");
+    let fact = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    assert_eq!(fact("CapEff:"), Some("0000000000000000"), "{seen}");
+    assert_eq!(fact("CapBnd:"), Some("0000000000000000"), "{seen}");
+    assert_eq!((fact("NoNewPrivs:"), fact("Seccomp:")), (Some("1"), Some("2")), "{seen}");
+    assert!(!fact("Uid:").unwrap().starts_with("0 "), "{seen}");
+    let status = lines.iter().find(|line| line.starts_with('{')).expect("a status");
+    let status: serde_json::Value = serde_json::from_str(status).unwrap();
+    // Under the unit's restrictions the root role still opens what it must: nothing needs attention on a new machine.
+    assert_eq!((&status["mode"], &status["problems"]), (&"system".into(), &serde_json::json!([])), "{seen}");
+    assert!(seen.contains(r#""permissionDecision":"deny""#), "{seen}");
+    assert!(seen.contains("no known agent is above"), "{seen}");
+    assert!(seen.contains("another daemon"), "{seen}");
+    assert!(seen.contains("intact"), "{seen}");
+}
+
+#[test]
 fn sockets_of_the_service_manager_are_taken_over_and_outlive_the_daemon() {
     let Some(stage) = Stage::open() else { return };
     if !std::path::Path::new("/usr/bin/systemd-socket-activate").exists() {

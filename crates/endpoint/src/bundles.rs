@@ -105,10 +105,16 @@ pub fn at_start(config: &Config, now_unix_s: i64) -> Result<Source, String> {
             continue;
         }
         let loaded = read_folder(&folder).and_then(|files| {
-            Bundle::load(&files, now_unix_s).map(|bundle| (bundle, files)).map_err(|errors| first(&errors))
+            // The packages make this folder, so that an administrator finds where a bundle belongs.
+            if files.is_empty() {
+                return Ok(None);
+            }
+            let bundle = Bundle::load(&files, now_unix_s).map_err(|errors| first(&errors))?;
+            Ok(Some((bundle, files)))
         });
         match loaded {
-            Ok((bundle, files)) => return Ok(Source { bundle, files, trust, problem }),
+            Ok(None) => {}
+            Ok(Some((bundle, files))) => return Ok(Source { bundle, files, trust, problem }),
             Err(why) => problem = Some(format!("the bundle in `{}` is not used: {why}", folder.display())),
         }
     }
@@ -260,6 +266,15 @@ mod tests {
         let source = at_start(&config, 1_790_000_000).expect("starter");
         assert_eq!(source.trust, Trust::BuiltIn);
         assert!(source.problem.expect("a problem").contains("bundle.toml"));
+    }
+
+    #[test]
+    fn an_empty_folder_for_a_bundle_is_no_bundle() {
+        let base = tempfile::tempdir().expect("temp");
+        let config = config(base.path(), false);
+        fs::create_dir_all(config.configuration.join("policy")).expect("folder");
+        let source = at_start(&config, 1_790_000_000).expect("starter");
+        assert_eq!((source.trust, source.problem), (Trust::BuiltIn, None));
     }
 
     #[test]
