@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use creel_model::{Digest, Object, RuleMode, Verb, Verdict, Zone};
 
+use crate::cage::{self, Hold, Profiles};
 use crate::engine::Engine;
 use crate::exceptions::{self, Exception, ExceptionInfo};
 use crate::facts::Names;
 use crate::manifest::{self, Manifest};
 use crate::question::{Places, RuleInfo};
 use crate::rules::{self, RULES_MAX, Rule};
-use crate::tables::{self, Case};
+use crate::tables::{self, Case, PlanCase};
 use crate::text::{Diagnostic, Faults};
 use crate::zones::{self, Zones};
 use crate::{digest, schema};
@@ -31,8 +32,12 @@ pub struct Bundle {
     pub(crate) exceptions: Vec<Exception>,
     pub(crate) defaults: BTreeMap<Verb, Verdict>,
     pub(crate) cases: Vec<Case>,
+    pub(crate) plan_cases: Vec<PlanCase>,
     pub(crate) names: Names,
     pub(crate) engine: Engine,
+    pub(crate) profiles: Profiles,
+    /// What plans of cages hold in each zone.
+    pub(crate) holds: BTreeMap<Zone, Hold>,
 }
 
 /// Bundles that others may name as their base, by digest.
@@ -193,6 +198,7 @@ impl Bundle {
             return Err(UnknownRules(unknown));
         }
         for rule in &mut self.rules {
+            rule.set_mode = overlay.get(&rule.info.id).copied();
             rule.info.mode = match (overlay.get(&rule.info.id), overlay.get("*")) {
                 (Some(mode), _) => *mode,
                 (None, Some(ceiling)) if !rule.permit => weaker(rule.own_mode, *ceiling),
@@ -201,6 +207,7 @@ impl Bundle {
         }
         self.infos = self.rules.iter().map(|rule| rule.info.clone()).collect();
         self.engine = Engine::build(&self.rules, &self.defaults);
+        self.holds = cage::holds(&self.rules, &self.zones);
         Ok(())
     }
 }
@@ -227,6 +234,9 @@ struct Loader {
     cases: Vec<Case>,
     delegated_zones: BTreeSet<String>,
     delegated_exceptions: BTreeSet<String>,
+    delegated_profiles: bool,
+    profiles: Profiles,
+    plan_cases: Vec<PlanCase>,
 }
 
 impl Loader {
@@ -252,6 +262,7 @@ impl Loader {
         }
         self.rules.sort_by(|left, right| left.info.id.cmp(&right.info.id));
         let engine = Engine::build(&self.rules, &self.defaults);
+        let holds = cage::holds(&self.rules, &self.zones);
         Some(Bundle {
             digest: digest::of(files),
             id: top.0,
@@ -263,8 +274,11 @@ impl Loader {
             exceptions: self.exceptions,
             defaults: self.defaults,
             cases: self.cases,
+            plan_cases: self.plan_cases,
             names,
             engine,
+            profiles: self.profiles,
+            holds,
         })
     }
 
@@ -280,6 +294,7 @@ impl Loader {
         let text = files.get(manifest::FILE).map_or("", String::as_str);
         // A base's tables hold for the base alone: what a layer adds may rightly make some of its cases stricter.
         self.cases.clear();
+        self.plan_cases.clear();
         self.join_defaults(index, manifest, text, faults);
         if let Some(zones) = files.get(zones::FILE) {
             let delegated = (index > 0).then_some(&self.delegated_zones);
@@ -310,15 +325,21 @@ impl Loader {
             let found = exceptions::read(text, now_unix_s, &allowed, faults);
             self.exceptions.extend(found);
         }
+        for (file, text) in files.iter().filter(|(file, _)| cage::name_of(file).is_some()) {
+            self.profiles.add(index, file, text, &zone_names, self.delegated_profiles, faults);
+        }
+        self.profiles.check(files, faults);
         for (file, text) in files.iter().filter(|(file, _)| file.starts_with("tests/") && is_kind(file, ".toml")) {
             let known = |id: &str| rules::RESERVED.contains(&id) || self.rules.iter().any(|rule| rule.info.id == id);
-            let cases = tables::read(file, text, &known, faults);
+            let cases = tables::read(file, text, &known, &mut self.plan_cases, faults);
             self.cases.extend(cases);
         }
         if index > 0 {
             self.delegated_zones.retain(|zone| manifest.delegated_zones.contains(zone));
+            self.delegated_profiles &= manifest.delegated_profiles;
             self.delegated_exceptions.retain(|rule| manifest.delegated_exceptions.contains_key(rule));
         } else {
+            self.delegated_profiles = manifest.delegated_profiles;
             self.delegated_zones.clone_from(&manifest.delegated_zones);
             self.delegated_exceptions = manifest.delegated_exceptions.keys().cloned().collect();
         }
@@ -453,11 +474,13 @@ fn check_files(files: &BTreeMap<String, String>, faults: &mut Faults) -> Option<
         let known = [manifest::FILE, zones::FILE, exceptions::FILE].contains(&file.as_str())
             || (file.starts_with("rules/") && is_kind(file, ".cedar"))
             || (file.starts_with("tests/") && is_kind(file, ".toml"))
+            || cage::name_of(file).is_some()
             || is_kind(file, ".md");
         if !known {
-            let expected = "bundle.toml, zones.toml, exceptions.toml, rules/*.cedar, tests/*.toml, *.md";
-            let hint = if file.starts_with("profiles/") {
-                "profiles are reserved and not read by this version"
+            let expected =
+                "bundle.toml, zones.toml, exceptions.toml, rules/*.cedar, profiles/*.toml, tests/*.toml, *.md";
+            let hint = if file.starts_with(cage::FOLDER) {
+                "a profile is `profiles/<name>.toml`, its name at most 64 lower-case letters, digits and `-`"
             } else {
                 "a file in the wrong place would be ignored; move or remove it"
             };

@@ -200,12 +200,21 @@ impl Bundle {
 impl Rule {
     /// Whether the rule matches an object of that type in exactly that zone, when nothing else is known.
     fn truth(&self, kind: &str, zone: &Zone) -> Option<bool> {
+        self.truth_of(kind, zone, false)
+    }
+
+    /// The same for a path of this machine: what is known in a cage.
+    pub(crate) fn local_truth(&self, zone: &Zone) -> Option<bool> {
+        self.truth_of("Path", zone, true)
+    }
+
+    fn truth_of(&self, kind: &str, zone: &Zone, local: bool) -> Option<bool> {
         let scope = match self.policy.principal_constraint() {
             cedar_policy::PrincipalConstraint::Any | cedar_policy::PrincipalConstraint::Is(_) => Some(true),
             _ => None,
         };
         let conditions = self.conditions.as_array().into_iter().flatten().map(|condition| {
-            let body = condition.get("body").and_then(|body| truth(body, kind, zone));
+            let body = condition.get("body").and_then(|body| truth(body, kind, zone, local));
             if condition.get("kind").and_then(Value::as_str) == Some("unless") {
                 body.map(|truth| !truth)
             } else {
@@ -288,20 +297,22 @@ fn not(truth: Option<bool>) -> Option<bool> {
     truth.map(|truth| !truth)
 }
 
-/// Kleene's three values over Cedar's tree, knowing only the object's type and zone.
-fn truth(tree: &Value, kind: &str, zone: &Zone) -> Option<bool> {
+/// Kleene's three values over Cedar's tree, knowing only the object's type and zone, and perhaps that it is `local`: on
+/// this machine.
+fn truth(tree: &Value, kind: &str, zone: &Zone, local: bool) -> Option<bool> {
     let (operator, operands) = tree.as_object()?.iter().next()?;
     let side = |name: &str| operands.get(name);
-    let sides = || Some((truth(side("left")?, kind, zone), truth(side("right")?, kind, zone)));
+    let sides = || Some((truth(side("left")?, kind, zone, local), truth(side("right")?, kind, zone, local)));
     match operator.as_str() {
         "Value" => operands.as_bool(),
-        "!" => not(truth(side("arg")?, kind, zone)),
+        "!" => not(truth(side("arg")?, kind, zone, local)),
         "&&" => sides().and_then(|(left, right)| and(left, right)),
         "||" => sides().and_then(|(left, right)| not(and(not(left), not(right)))),
         "is" => {
             let resource = side("left")?.get("Var")?.as_str()? == "resource" && side("in").is_none();
             resource.then(|| side("entity_type").and_then(Value::as_str) == Some(kind))
         }
+        "." if local => (attribute_of(tree) == Some(("context".to_owned(), "remote".to_owned()))).then_some(false),
         "==" => compare_zone(side("left")?, side("right")?, zone),
         "!=" => not(compare_zone(side("left")?, side("right")?, zone)),
         "contains" => is_zones(side("left")?).then(|| side("right").and_then(word) == Some(zone.as_str())),

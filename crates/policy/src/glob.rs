@@ -37,6 +37,34 @@ enum Segment {
     AnyDepth,
 }
 
+/// One segment of a pattern, for whoever makes something else of it than a match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A name, perhaps with wildcards in it.
+    Name(String),
+    /// `**`.
+    AnyDepth,
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.anchor {
+            Anchor::Root | Anchor::Anywhere => "",
+            Anchor::Home => "~",
+            Anchor::Workspace => "@workspace",
+            Anchor::Temporary => "@temporary",
+        })?;
+        for (index, part) in self.parts().iter().enumerate() {
+            let slash = if index == 0 && self.anchor == Anchor::Anywhere { "" } else { "/" };
+            match part {
+                Part::Name(name) => write!(f, "{slash}{name}")?,
+                Part::AnyDepth => write!(f, "{slash}**")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Pattern {
     /// Longest pattern, in bytes.
     const LENGTH_MAX: usize = 512;
@@ -113,6 +141,24 @@ impl Pattern {
                 _ => return false,
             }
         }
+    }
+
+    /// Its segments, from its anchor.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let part = |segment: &Segment| match segment {
+            Segment::Literal(text) | Segment::Wild(text) => Part::Name(text.clone()),
+            Segment::AnyDepth => Part::AnyDepth,
+        };
+        self.segments.iter().map(part).collect()
+    }
+
+    /// Its literal front, and what follows.
+    pub(crate) fn split(&self) -> (Vec<&str>, Vec<Part>) {
+        let literal = self.segments.iter().map_while(|segment| match segment {
+            Segment::Literal(text) => Some(text.as_str()),
+            _ => None,
+        });
+        (literal.collect(), self.parts().split_off(self.literal))
     }
 
     /// Whether what the pattern names lies below the folder `path` (counted from the same anchor), as far as the

@@ -12,6 +12,7 @@
 //! (`docs/decisions/0002-cedar-semantics.md`).
 
 mod bundle;
+mod cage;
 mod cell;
 mod certain;
 mod digest;
@@ -32,6 +33,7 @@ mod vocabulary;
 mod zones;
 
 pub use bundle::{Bundle, Layers, UnknownRules};
+pub use cage::{CageRequest, Compiled, NoPlan, ProfileInfo, Reach, reach};
 pub use cell::{Answer, Cell, CoverageRow, Floor, KindSupport, Standing};
 pub use exceptions::ExceptionInfo;
 pub use question::{

@@ -27,6 +27,8 @@ pub(crate) struct Manifest {
     pub(crate) delegated_zones: BTreeSet<String>,
     /// Rules that layers above may except; `*` for every exceptable one.
     pub(crate) delegated_exceptions: BTreeMap<String, usize>,
+    /// Layers above may add profiles of cages.
+    pub(crate) delegated_profiles: bool,
 }
 
 /// A verb's default and where it was stated.
@@ -62,6 +64,8 @@ struct Delegate {
     zones: Vec<String>,
     #[serde(default)]
     exceptions: Vec<Spanned<String>>,
+    #[serde(default)]
+    profiles: bool,
 }
 
 /// Reads `bundle.toml`; `None` when it says too little to go on.
@@ -170,6 +174,7 @@ pub(crate) fn read(text: &str, faults: &mut Faults) -> Option<Manifest> {
         base: file.base.map(Spanned::into_inner),
         defaults,
         modes,
+        delegated_profiles: file.delegate.profiles,
         delegated_zones: file.delegate.zones.into_iter().collect(),
         delegated_exceptions: file
             .delegate

@@ -46,8 +46,18 @@ pub(crate) struct Rule {
     pub(crate) test: Arc<Test>,
     /// The mode that the bundle gives it.
     pub(crate) own_mode: RuleMode,
+    /// The mode that a person gave to this very rule, not only to all of them.
+    pub(crate) set_mode: Option<RuleMode>,
     /// Index of the layer that it comes from; 0 is the lowest.
     pub(crate) layer: usize,
+}
+
+impl Rule {
+    /// The mode that counts for plans of cages. Whoever starts a cage wants it to hold: that all rules are only recorded
+    /// until their interruption rate is known is about questions at the hook, not about what a cage leaves out.
+    pub(crate) fn cage_mode(&self) -> RuleMode {
+        self.set_mode.unwrap_or(self.own_mode)
+    }
 }
 
 /// One file with where each of its rules begins, for diagnostics of later checks.
@@ -265,6 +275,7 @@ impl Source<'_> {
             test: Arc::new(Test::of(policy, &conditions)),
             conditions,
             own_mode: RuleMode::Block,
+            set_mode: None,
             layer,
         })
     }

@@ -5,6 +5,14 @@ use std::collections::BTreeMap;
 /// Path in the bundle and text.
 const FILES: &[(&str, &str)] = &[
     ("bundle.toml", include_str!("../../../policies/starter/bundle.toml")),
+    ("profiles/claude-code.toml", include_str!("../../../policies/starter/profiles/claude-code.toml")),
+    ("profiles/codex.toml", include_str!("../../../policies/starter/profiles/codex.toml")),
+    ("profiles/copilot-cli.toml", include_str!("../../../policies/starter/profiles/copilot-cli.toml")),
+    ("profiles/default.toml", include_str!("../../../policies/starter/profiles/default.toml")),
+    ("profiles/gemini-cli.toml", include_str!("../../../policies/starter/profiles/gemini-cli.toml")),
+    ("profiles/openclaw.toml", include_str!("../../../policies/starter/profiles/openclaw.toml")),
+    ("profiles/opencode.toml", include_str!("../../../policies/starter/profiles/opencode.toml")),
+    ("profiles/strict.toml", include_str!("../../../policies/starter/profiles/strict.toml")),
     ("rules/10-destruction.cedar", include_str!("../../../policies/starter/rules/10-destruction.cedar")),
     ("rules/20-credentials.cedar", include_str!("../../../policies/starter/rules/20-credentials.cedar")),
     ("rules/30-persistence.cedar", include_str!("../../../policies/starter/rules/30-persistence.cedar")),
@@ -17,6 +25,7 @@ const FILES: &[(&str, &str)] = &[
     ("tests/40-commands.toml", include_str!("../../../policies/starter/tests/40-commands.toml")),
     ("tests/50-creel.toml", include_str!("../../../policies/starter/tests/50-creel.toml")),
     ("tests/60-labels.toml", include_str!("../../../policies/starter/tests/60-labels.toml")),
+    ("tests/70-cage.toml", include_str!("../../../policies/starter/tests/70-cage.toml")),
     ("zones.toml", include_str!("../../../policies/starter/zones.toml")),
 ];
 

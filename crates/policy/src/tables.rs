@@ -16,11 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use toml::Spanned;
 
+use creel_model::cage::WorkspaceMode;
 use creel_model::{
-    ApprovalMode, Certainty, CommandClass, ContentRole, Effect, Mode, Object, Point, SinkGrade, Verb, Verdict,
+    ApprovalMode, Certainty, CommandClass, ContentRole, Effect, Mode, Object, Point, RunId, SinkGrade, Verb, Verdict,
 };
 
 use crate::bundle::Bundle;
+use crate::cage::{CageRequest, Reach, reach};
 use crate::question::{AgentFacts, Context, Labels, Places, Question};
 use crate::report::{CaseFailure, TestReport};
 use crate::text::{Faults, position};
@@ -47,7 +49,41 @@ pub(crate) struct Case {
 struct File {
     #[serde(default)]
     places: Option<PlacesEntry>,
+    #[serde(default)]
     cases: Vec<Spanned<Entry>>,
+    #[serde(default)]
+    plans: Vec<Spanned<PlanEntry>>,
+}
+
+/// `{ profile = "strict", path = "~/.ssh/id_rsa", is = "private" }`: what a plan says of a path.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanEntry {
+    #[serde(default)]
+    profile: Option<Spanned<String>>,
+    #[serde(default)]
+    kind: Option<String>,
+    path: Spanned<String>,
+    is: Reach,
+    #[serde(default)]
+    learn: bool,
+    #[serde(default)]
+    #[expect(dead_code, reason = "for the reader of the table")]
+    note: String,
+}
+
+/// One line about a plan, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct PlanCase {
+    file: String,
+    line: u32,
+    profile: Option<String>,
+    kind: Option<String>,
+    written: String,
+    path: String,
+    places: Places,
+    expected: Reach,
+    learn: bool,
 }
 
 #[derive(Clone, Deserialize)]
@@ -136,8 +172,15 @@ impl Words {
 }
 
 /// Reads one table. `known` says whether a rule exists.
-pub(crate) fn read(file: &str, text: &str, known: &dyn Fn(&str) -> bool, faults: &mut Faults) -> Vec<Case> {
-    let hint = "a table is `cases = [ { do = \"read ~/.ssh/id_rsa\", is = \"ask\", by = \"rule\" }, … ]`";
+pub(crate) fn read(
+    file: &str,
+    text: &str,
+    known: &dyn Fn(&str) -> bool,
+    plans: &mut Vec<PlanCase>,
+    faults: &mut Faults,
+) -> Vec<Case> {
+    let hint = "a table is `cases = [ { do = \"read ~/.ssh/id_rsa\", is = \"ask\", by = \"rule\" }, … ]`, or `plans = \
+                [ { profile = \"strict\", path = \"~/.ssh/id_rsa\", is = \"private\" }, … ]`";
     let Some(table) = faults.toml::<File>(file, text, hint) else { return Vec::new() };
     let places = Places {
         home: table.places.as_ref().map_or("/home/dev".to_owned(), |places| places.home.clone()),
@@ -145,6 +188,27 @@ pub(crate) fn read(file: &str, text: &str, known: &dyn Fn(&str) -> bool, faults:
         temporary: vec!["/tmp".to_owned(), "/var/tmp".to_owned()],
         uid: 1000,
     };
+    for entry in table.plans {
+        let (line, _) = position(text, entry.span().start);
+        let entry = entry.into_inner();
+        match object_of(entry.path.get_ref(), &places) {
+            Ok(Object::Path { path, .. }) => plans.push(PlanCase {
+                file: file.to_owned(),
+                line,
+                profile: entry.profile.map(Spanned::into_inner),
+                kind: entry.kind,
+                written: entry.path.into_inner(),
+                path,
+                places: places.clone(),
+                expected: entry.is,
+                learn: entry.learn,
+            }),
+            _ => {
+                let message = format!("path `{}`", entry.path.get_ref());
+                faults.at(file, text, entry.path.span().start, message, "a path", hint);
+            }
+        }
+    }
     let mut cases = Vec::new();
     for entry in table.cases {
         let offset = entry.span().start;
@@ -334,9 +398,54 @@ impl Bundle {
                 });
             }
         }
+        self.run_plans(&mut report);
         let ids = || self.infos.iter().filter(|rule| rule.effect != Verdict::Allow).map(|rule| rule.id.clone());
         report.never_matched = ids().filter(|rule| !matched_ever.contains(rule)).collect();
         report.never_spared = ids().filter(|rule| !spared_ever.contains(rule)).collect();
         report
+    }
+
+    fn run_plans(&self, report: &mut TestReport) {
+        for case in &self.plan_cases {
+            let request = CageRequest {
+                run: RunId::from_random([0; 16]),
+                profile: case.profile.as_deref(),
+                kind: case.kind.as_deref(),
+                places: &case.places,
+                mode: WorkspaceMode::Direct,
+                learn: case.learn,
+                seconds: None,
+                programs: &[],
+                hook: None,
+                never: &[],
+            };
+            let (found, why) = match self.cage_plan(&request) {
+                Ok(compiled) => {
+                    let (found, line) = reach(&compiled.plan, &case.places.home, &case.path);
+                    (found, line.to_owned())
+                }
+                Err(none) => (Reach::Absent, none.to_string()),
+            };
+            report.cases += 1;
+            if found != case.expected {
+                let who = case.profile.as_deref().or(case.kind.as_deref()).unwrap_or("default");
+                report.failures.push(CaseFailure {
+                    file: case.file.clone(),
+                    line: case.line,
+                    case: format!("{who}: {}", case.written),
+                    expected: as_verdict(case.expected),
+                    found: as_verdict(found),
+                    difference: format!("`{}` instead of `{}` by {why}", found.as_str(), case.expected.as_str()),
+                });
+            }
+        }
+    }
+}
+
+/// Reports speak in verdicts; the words stand in the difference.
+fn as_verdict(reach: Reach) -> Verdict {
+    match reach {
+        Reach::Absent | Reach::Deny | Reach::Sealed => Verdict::Deny,
+        Reach::Private | Reach::Read | Reach::Execute | Reach::Write => Verdict::Allow,
     }
 }

@@ -178,6 +178,17 @@ impl Zones {
         self.zones.iter().map(|zone| zone.zone.0.clone()).collect()
     }
 
+    /// Zones that tighten rules and have path patterns of their own, not only what others leave over.
+    pub(crate) fn guarded(&self) -> impl Iterator<Item = &Zone> {
+        let own = |zone: &&Compiled| !zone.open && zone.unless.is_empty() && !zone.paths.is_empty();
+        self.zones.iter().filter(own).map(|zone| &zone.zone)
+    }
+
+    /// The path patterns of a zone.
+    pub(crate) fn patterns_of(&self, name: &str) -> &[Pattern] {
+        self.zones.iter().find(|zone| zone.zone.as_str() == name).map_or(&[], |zone| zone.paths.as_slice())
+    }
+
     /// Names of zones that have hosts, and of those that have paths.
     pub(crate) fn kinds(&self) -> (BTreeSet<Zone>, BTreeSet<Zone>) {
         let of = |hosts: bool| {

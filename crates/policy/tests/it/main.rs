@@ -9,6 +9,7 @@
 
 mod faults;
 mod layers;
+mod profiles;
 mod semantics;
 mod starter;
 

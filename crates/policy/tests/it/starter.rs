@@ -25,7 +25,7 @@ fn the_starter_bundle_holds_its_own_tables() {
 fn the_built_in_list_names_every_file() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies/starter");
     let mut found = std::collections::BTreeMap::new();
-    for folder in ["", "rules/", "tests/"] {
+    for folder in ["", "profiles/", "rules/", "tests/"] {
         for entry in std::fs::read_dir(format!("{root}/{folder}")).unwrap().map(Result::unwrap) {
             if entry.path().is_file() {
                 let name = format!("{folder}{}", entry.file_name().to_string_lossy());
