@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use creel_tests::{Account, Agent, Deadline, Endpoint, Stage, Step, claude, codex, until};
+use creel_tests::{Account, Agent, Deadline, Endpoint, Stage, Step, claude, codex, gemini, until};
 use serde_json::{Value, json};
 
 /// Posts JSON and gives back status line and body.
@@ -193,5 +193,23 @@ fn the_real_codex_uses_a_tool() {
     assert!(ended.stdout.contains("done"), "{ended}");
     assert_eq!(stage.read("/home/dana/project/mark.txt").unwrap(), "written\n");
     assert!(endpoint.last_result().contains("seen"));
+    assert!(endpoint.heard("make a mark"));
+}
+
+#[test]
+fn the_real_gemini_uses_a_tool() {
+    let Some(stage) = Stage::without_programs() else { return };
+    if !Agent::Gemini.is_here(&stage) {
+        return;
+    }
+    let version = stage.run(Account::USER, "gemini").argument("--version").finish(60).unwrap().well().unwrap();
+    assert!(version.stdout.contains(Agent::Gemini.version()), "{version}");
+    stage.make_folder(Account::USER, "/home/dana/project").unwrap();
+    let call = json!({"command": "echo written >mark.txt; echo seen", "description": "mark"});
+    let endpoint = Endpoint::start(vec![Step::tool("run_shell_command", call), Step::QuoteResult]).unwrap();
+    let run = gemini(&stage, Account::USER, &endpoint, "make a mark").unwrap().folder("/home/dana/project");
+    let ended = run.finish(120).unwrap().well().unwrap();
+    assert!(ended.stdout.contains("RESULT=") && ended.stdout.contains("seen"), "{ended}");
+    assert_eq!(stage.read("/home/dana/project/mark.txt").unwrap(), "written\n");
     assert!(endpoint.heard("make a mark"));
 }

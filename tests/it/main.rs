@@ -8,6 +8,7 @@
 )]
 
 mod approvals;
+mod cage;
 mod claude_code;
 mod cli;
 mod codex;

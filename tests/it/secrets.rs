@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use creel_tests::{Account, Agent, Creel, Endpoint, Run, Stage, Step, claude, codex};
+use creel_tests::{Account, Agent, Creel, Endpoint, Run, Stage, Step, claude, codex, gemini};
 use serde_json::json;
 
 const PROJECT: &str = "/home/dana/project";
@@ -41,6 +41,7 @@ fn shell(agent: Agent, command: &str) -> Step {
     match agent {
         Agent::Claude => Step::tool("Bash", json!({"command": command, "description": "a step"})),
         Agent::Codex => Step::tool("exec_command", json!({"cmd": command})),
+        Agent::Gemini => Step::tool("run_shell_command", json!({"command": command, "description": "a step"})),
     }
 }
 
@@ -48,6 +49,7 @@ fn run<'stage>(stage: &'stage Stage, agent: Agent, endpoint: &Endpoint, prompt: 
     let run = match agent {
         Agent::Claude => claude(stage, Account::USER, endpoint, prompt),
         Agent::Codex => codex(stage, Account::USER, endpoint, prompt),
+        Agent::Gemini => gemini(stage, Account::USER, endpoint, prompt),
     };
     run.unwrap().folder(PROJECT)
 }

@@ -18,6 +18,8 @@ pub enum Agent {
     Claude,
     /// Codex.
     Codex,
+    /// Gemini CLI.
+    Gemini,
 }
 
 impl Agent {
@@ -27,6 +29,7 @@ impl Agent {
         match self {
             Self::Claude => "2.1.329",
             Self::Codex => "0.169.0",
+            Self::Gemini => "0.61.0",
         }
     }
 
@@ -40,6 +43,7 @@ impl Agent {
         let program = match self {
             Self::Claude => "/usr/bin/claude",
             Self::Codex => "/usr/bin/codex",
+            Self::Gemini => "/usr/bin/gemini",
         };
         // Through the link, to the program itself; the link's target is relative and stays on the stage.
         let here = std::fs::metadata(stage.outside(program)).is_ok();
@@ -103,4 +107,27 @@ stream_max_retries = 0
         "--dangerously-bypass-approvals-and-sandbox",
         prompt,
     ]))
+}
+
+/// One headless run of Gemini CLI that may use every tool without asking its user.
+///
+/// # Errors
+///
+/// The account's configuration could not be written.
+pub fn gemini<'stage>(
+    stage: &'stage Stage,
+    account: Account,
+    endpoint: &Endpoint,
+    prompt: &str,
+) -> Result<Run<'stage>> {
+    let settings = r#"{"security":{"auth":{"selectedType":"gemini-api-key"}},"privacy":{"usageStatisticsEnabled":false},
+"general":{"disableAutoUpdate":true,"disableUpdateNag":true}}"#;
+    stage.write(account, &format!("{}/.gemini/settings.json", account.home), settings)?;
+    Ok(stage
+        .run(account, "gemini")
+        .environment("GEMINI_API_KEY", "scripted")
+        .environment("GOOGLE_GEMINI_BASE_URL", endpoint.url())
+        // Headless, it refuses a folder that nobody trusted.
+        .environment("GEMINI_CLI_TRUST_WORKSPACE", "true")
+        .arguments(["-p", prompt, "--yolo"]))
 }

@@ -1,7 +1,7 @@
 //! A scripted model on loopback: plays a list of steps to whatever agent asks, and keeps what it was asked.
 //!
-//! Turns steps into streamed answers of the Anthropic Messages API and the OpenAI Responses API, which are what Claude
-//! Code and Codex speak. It is plain HTTP/1.1, one thread and one request per connection. It does not check keys, count
+//! Turns steps into streamed answers of the Anthropic Messages API, the OpenAI Responses API and the Gemini API, which
+//! are what Claude Code, Codex and Gemini CLI speak. It is plain HTTP/1.1, one thread and one request per connection. It does not check keys, count
 //! tokens or judge. A newcomer gets wrong: only requests that offer tools take a step; titles, classifiers and other
 //! side questions get the word `ok`, so that a script is about the conversation alone.
 
@@ -261,6 +261,7 @@ fn serve(connection: &TcpStream, shared: &Shared) -> Result<()> {
         }
         ("POST", path) if path.ends_with("/messages") => Protocol::Messages,
         ("POST", path) if path.ends_with("/responses") => Protocol::Responses,
+        ("POST", path) if path.ends_with("GenerateContent") || path.ends_with(":generateContent") => Protocol::Contents,
         (_, path) => {
             note(shared, &line, &raw, &body, false, Protocol::Messages);
             return if path.ends_with("/models") {
@@ -284,8 +285,10 @@ fn serve(connection: &TcpStream, shared: &Shared) -> Result<()> {
     let spoken = match protocol {
         Protocol::Messages => sse::messages(&id, model, step.words(&last_result).as_deref(), &step.calls()),
         Protocol::Responses => sse::responses(&id, model, step.words(&last_result).as_deref(), &step.calls()),
+        Protocol::Contents => sse::contents(step.words(&last_result).as_deref(), &step.calls()),
     };
-    if body.get("stream").and_then(Value::as_bool) == Some(true) {
+    // One of the three says it in the path.
+    if body.get("stream").and_then(Value::as_bool) == Some(true) || path.ends_with(":streamGenerateContent") {
         answer(connection, 200, "text/event-stream", spoken.stream().as_bytes())
     } else {
         answer_json(connection, 200, &spoken.whole)
@@ -296,6 +299,7 @@ fn serve(connection: &TcpStream, shared: &Shared) -> Result<()> {
 enum Protocol {
     Messages,
     Responses,
+    Contents,
 }
 
 /// Keeps a request and, if it belongs to the conversation, takes the next step.
@@ -306,6 +310,10 @@ fn note(shared: &Shared, line: &str, raw: &str, body: &Value, main: bool, protoc
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
+        .flat_map(|tool| match tool.get("functionDeclarations").and_then(Value::as_array) {
+            Some(declared) => declared.iter().collect(),
+            None => vec![tool],
+        })
         .filter_map(|tool| tool.get("name").or_else(|| tool.get("type")).and_then(Value::as_str).map(str::to_owned))
         .collect();
     let mut state = shared.state();
@@ -314,7 +322,9 @@ fn note(shared: &Shared, line: &str, raw: &str, body: &Value, main: bool, protoc
         state.next += 1;
         (state.script.get(at).cloned().unwrap_or_else(|| Step::text("(end of script)")), Some(at))
     } else {
-        (Step::text("ok"), None)
+        let schema =
+            ["responseJsonSchema", "responseSchema"].iter().find_map(|key| body.get("generationConfig")?.get(key));
+        (Step::Text(schema.map_or_else(|| "ok".to_owned(), |schema| filled(schema).to_string())), None)
     };
     let number = state.requests.len();
     state.requests.push(Request {
@@ -326,6 +336,20 @@ fn note(shared: &Shared, line: &str, raw: &str, body: &Value, main: bool, protoc
         step: played,
     });
     (number, step, last_result)
+}
+
+/// The smallest value of a schema: an agent that asks for one asks again and again until it gets it.
+fn filled(schema: &Value) -> Value {
+    match schema.get("type").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase().as_str() {
+        "object" => {
+            let properties = schema.get("properties").and_then(Value::as_object);
+            properties.into_iter().flatten().map(|(name, schema)| (name.clone(), filled(schema))).collect()
+        }
+        "array" => json!([]),
+        "integer" | "number" => json!(1),
+        "boolean" => json!(false),
+        _ => schema.pointer("/enum/0").cloned().unwrap_or_else(|| json!("ok")),
+    }
 }
 
 fn last_result(body: &Value, protocol: Protocol) -> String {
@@ -347,6 +371,15 @@ fn last_result(body: &Value, protocol: Protocol) -> String {
                 }
             }
         }
+        Protocol::Contents => {
+            for content in body.get("contents").and_then(Value::as_array).into_iter().flatten() {
+                for part in content.get("parts").and_then(Value::as_array).into_iter().flatten() {
+                    if let Some(response) = part.pointer("/functionResponse/response") {
+                        last = flat(response);
+                    }
+                }
+            }
+        }
     }
     last
 }
@@ -356,7 +389,7 @@ fn flat(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(parts) => parts.iter().map(flat).collect::<Vec<_>>().join("\n"),
-        Value::Object(fields) => ["text", "content", "output"]
+        Value::Object(fields) => ["text", "content", "output", "error"]
             .iter()
             .find_map(|key| fields.get(*key))
             .map_or_else(|| value.to_string(), flat),

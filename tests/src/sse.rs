@@ -1,4 +1,4 @@
-//! Words and tool calls as the two model protocols stream them.
+//! Words and tool calls as the three model protocols stream them.
 //!
 //! Turns an answer into its events (server-sent, one `event:` and one `data:` line each) and into the whole body that
 //! an unstreamed request gets. Texts and arguments are cut into pieces, so that an agent has to join them, as in life.
@@ -25,9 +25,10 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The body of a streamed answer.
+    /// The body of a streamed answer. An event without a name is only its data.
     pub(crate) fn stream(&self) -> String {
-        self.events.iter().map(|(name, data)| format!("event: {name}\ndata: {data}\n\n")).collect()
+        let named = |name: &str| if name.is_empty() { String::new() } else { format!("event: {name}\n") };
+        self.events.iter().map(|(name, data)| format!("{}data: {data}\n\n", named(name))).collect()
     }
 
     fn event(&mut self, name: &str, mut data: Value) {
@@ -169,4 +170,39 @@ fn spoken(answer: &mut Answer, id: &str, text: &str) -> Value {
     let done = item("completed", vec![part(text)]);
     answer.event("response.output_item.done", json!({"output_index": 0, "item": done}));
     done
+}
+
+/// An answer of the Gemini API.
+pub(crate) fn contents(words: Option<&str>, calls: &[Call]) -> Answer {
+    let mut parts: Vec<Value> = Vec::new();
+    let mut answer = Answer { whole: Value::Null, events: Vec::new() };
+    let usage = json!({"promptTokenCount": 100, "candidatesTokenCount": 20, "totalTokenCount": 120});
+    let chunk = |parts: Vec<Value>, last: bool| {
+        let mut candidate = json!({"index": 0, "content": {"role": "model", "parts": parts}});
+        if last {
+            candidate = with(&candidate, "finishReason", "STOP".into());
+        }
+        json!({"candidates": [candidate], "usageMetadata": usage})
+    };
+    if words.is_some() || calls.is_empty() {
+        let text = words.unwrap_or_default();
+        for piece in pieces(text) {
+            answer.events.push((String::new(), chunk(vec![json!({"text": piece})], false)));
+        }
+        parts.push(json!({"text": text}));
+    }
+    let mut called = Vec::new();
+    for call in calls {
+        let (name, input) = match call {
+            Call::Arguments { name, input, .. } => (name, input.clone()),
+            Call::Free { name, input } => (name, json!({"input": input})),
+        };
+        called.push(json!({"functionCall": {"name": name, "args": input}}));
+    }
+    parts.extend(called.iter().cloned());
+    answer
+        .events
+        .push((String::new(), chunk(if called.is_empty() { vec![json!({"text": ""})] } else { called }, true)));
+    answer.whole = chunk(parts, true);
+    answer
 }

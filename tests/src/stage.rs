@@ -74,7 +74,7 @@ impl Stage {
         let folder = TempDir::with_prefix("creel-stage-").context("stage folder")?;
         let path = folder.path();
         fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-        for part in ["programs", "claude", "codex", "layers", "home", "root", "run/user", "tmp"] {
+        for part in ["programs", "claude", "codex", "gemini", "layers", "home", "root", "run/user", "tmp"] {
             fs::create_dir_all(path.join(part))?;
         }
         fs::set_permissions(path.join("tmp"), fs::Permissions::from_mode(0o1777))?;

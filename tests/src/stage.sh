@@ -5,7 +5,7 @@ stage=$1 programs=$2 agents=$3
 
 # What the machine has, before it is covered.
 if [ -n "$programs" ]; then mount --bind "$programs" "$stage/programs"; fi
-for agent in claude codex; do
+for agent in claude codex gemini; do
   if [ -n "$agents" ] && [ -d "$agents/$agent/node_modules" ]; then
     mount --bind "$agents/$agent/node_modules" "$stage/$agent"
   fi
@@ -26,6 +26,7 @@ for rest in claude-code codex creel; do rm -rf "/etc/$rest" "/var/lib/$rest"; do
 mount --bind "$stage/home" /home
 mount --bind "$stage/root" /root
 mount --bind "$stage/run" /run
+mount -t tmpfs -o mode=1777,nosuid,nodev none /dev/shm
 
 # The pinned agents where `npm install -g` puts them.
 if mountpoint -q "$stage/claude"; then
@@ -38,9 +39,16 @@ if mountpoint -q "$stage/codex"; then
   mount --rbind "$stage/codex/@openai" /usr/lib/node_modules/@openai
   ln -sf ../lib/node_modules/@openai/codex/bin/codex.js /usr/bin/codex
 fi
+if mountpoint -q "$stage/gemini"; then
+  mkdir -p /usr/lib/node_modules/@google
+  mount --rbind "$stage/gemini/@google" /usr/lib/node_modules/@google
+  ln -sf ../lib/node_modules/@google/gemini-cli/bundle/gemini.js /usr/bin/gemini
+fi
 # The programs as copies in an ordinary place that root owns: their paths end up in other programs' settings.
 if [ -n "$programs" ]; then
   install -m 755 "$stage"/programs/creel "$stage"/programs/creeld "$stage"/programs/creel-hook /usr/bin/
+  # What tries to get out of cages, where the tests put it.
+  if [ -e "$stage/programs/creel-escape" ]; then install -m 755 "$stage/programs/creel-escape" /usr/bin/; fi
 fi
 
 # Last, because the stage's own folder may be below it.

@@ -236,6 +236,7 @@ fn build() -> Result<Counts> {
     must("cargo", &["build", "-q", "--locked", "-p", "creel", "-p", "creel-endpoint", "--bins"], &[])?;
     let host = host()?;
     let hook_target = place::target().join("static");
+    // Both start in any environment: the hook in an agent's, the other in a cage.
     must(
         "cargo",
         &[
@@ -244,6 +245,8 @@ fn build() -> Result<Counts> {
             "--locked",
             "-p",
             "creel-hook",
+            "-p",
+            "creel-escapes",
             "--target",
             &host,
             "--target-dir",
@@ -253,8 +256,9 @@ fn build() -> Result<Counts> {
     )?;
     let folder = programs();
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let hook = hook_target.join(&host).join("debug/creel-hook");
-    for built in [place::target().join("debug/creel"), place::target().join("debug/creeld"), hook] {
+    let still = hook_target.join(&host).join("debug");
+    let programs = ["creel", "creeld"].map(|name| place::target().join("debug").join(name));
+    for built in programs.into_iter().chain(["creel-hook", "creel-escape"].map(|name| still.join(name))) {
         let Some(name) = built.file_name() else { continue };
         // A new file in place of the old one: a program that still runs keeps its own.
         let to = folder.join(name);
