@@ -8,6 +8,7 @@ pub mod review;
 
 pub mod broker;
 pub mod filter;
+pub mod gitconfig;
 pub mod seal;
 
 mod sys;

@@ -4,8 +4,18 @@
 //! calls arrive that the broker carries out. The one fact a newcomer gets wrong: calls that are not in the table are
 //! *missing* (ENOSYS), not allowed, so that a newer kernel opens nothing.
 
+mod compile;
+mod rule;
+mod table;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::os::fd::OwnedFd;
+
+use crate::sys::seccomp;
+
+pub(crate) use compile::Instruction;
 
 /// What the filter depends on beside the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,8 +27,13 @@ pub struct FilterSpec {
 /// Puts the filter on the calling thread, which must be the only one, must have given up new privileges, and execs
 /// afterwards. The descriptor belongs to the broker and must not survive in the caller: it closes on exec.
 ///
+/// From here on the caller's own calls are mediated too: without a broker that serves the descriptor, the first opening
+/// for writing waits for ever, and `execve` waits for the broker to note it.
+///
 /// # Errors
 /// The kernel's.
-pub fn install(_spec: &FilterSpec) -> io::Result<OwnedFd> {
-    Err(io::ErrorKind::Unsupported.into())
+pub fn install(spec: &FilterSpec) -> io::Result<OwnedFd> {
+    let program = compile::compile(&table::table(spec), table::MISSING, table::ARCHITECTURE, table::FOREIGN)
+        .ok_or_else(|| io::Error::other("the filter is longer than the kernel takes"))?;
+    seccomp::install(&program)
 }
