@@ -14,15 +14,11 @@ struct Call {
 
 impl Call {
     fn word(self, offset: u32) -> u32 {
-        let mut record = Vec::new();
-        record.extend(self.number.to_le_bytes());
-        record.extend(self.architecture.to_le_bytes());
-        record.extend(0u64.to_le_bytes());
-        for argument in self.arguments {
-            record.extend(argument.to_le_bytes());
+        match offset {
+            0 => self.number,
+            4 => self.architecture,
+            _ => (self.arguments[(offset as usize - 16) / 8] >> (8 * (offset % 8))) as u32,
         }
-        let at = offset as usize;
-        u32::from_le_bytes(record[at..at + 4].try_into().unwrap())
     }
 }
 
@@ -51,7 +47,8 @@ fn expected(table: &[(u32, Rule)], call: Call) -> Action {
     if call.architecture != table::ARCHITECTURE || call.number >= table::FOREIGN {
         return Action::Kill;
     }
-    let Some((_, rule)) = table.iter().find(|(number, _)| *number == call.number) else { return table::MISSING };
+    let Ok(at) = table.binary_search_by_key(&call.number, |(number, _)| *number) else { return table::MISSING };
+    let rule = &table[at].1;
     match rule {
         Rule::Always(action) => *action,
         Rule::First(clauses, otherwise) => clauses
@@ -101,21 +98,21 @@ fn the_program_says_what_the_table_says_for_every_number_and_argument() {
     let values = interesting();
     for spec in [FilterSpec { learn: false }, FilterSpec { learn: true }] {
         let (table, program) = (table::table(&spec), program(&spec));
-        let mut numbers: Vec<u32> = (0..1024).collect();
+        let mut numbers: Vec<u32> = (0..640).collect();
         numbers.extend([table::FOREIGN - 1, table::FOREIGN, table::FOREIGN + 1, u32::MAX]);
         for number in numbers {
-            for architecture in [table::ARCHITECTURE, 0x4000_0003] {
-                for value in &values {
-                    for at in 0..3 {
-                        let mut arguments = [1; 6];
-                        arguments[at] = *value;
-                        let call = Call { number, architecture, arguments };
-                        assert_eq!(
-                            run(&program, call).0,
-                            returned(expected(&table, call)),
-                            "number {number} argument {at} = {value:#x}"
-                        );
-                    }
+            let foreign = Call { number, architecture: 0x4000_0003, arguments: [0; 6] };
+            assert_eq!(run(&program, foreign).0, returned(Action::Kill));
+            for value in &values {
+                for at in 0..3 {
+                    let mut arguments = [1; 6];
+                    arguments[at] = *value;
+                    let call = Call { number, architecture: table::ARCHITECTURE, arguments };
+                    assert_eq!(
+                        run(&program, call).0,
+                        returned(expected(&table, call)),
+                        "number {number} argument {at} = {value:#x}"
+                    );
                 }
             }
         }

@@ -11,6 +11,7 @@ pub(crate) fn plan(run: &str, workspace: &Path, mode: WorkspaceMode) -> CagePlan
         components: components.iter().map(|part| (*part).to_owned()).collect(),
         kind,
         rule: "write-exec-bearing".to_owned(),
+        below: None,
     };
     CagePlan {
         version: CAGE_PLAN_VERSION,
