@@ -24,6 +24,8 @@ mod malformed;
 #[cfg(feature = "full")]
 mod parse;
 #[cfg(feature = "full")]
+mod told;
+#[cfg(feature = "full")]
 pub mod tools;
 
 #[cfg(feature = "full")]
@@ -32,3 +34,5 @@ pub use answer::{Answer, answer, apply, deny_malformed, executed, same_input};
 pub use malformed::Malformed;
 #[cfg(feature = "full")]
 pub use parse::{PAYLOAD_BYTES_MAX, parse};
+#[cfg(feature = "full")]
+pub use told::tell;

@@ -183,7 +183,7 @@ impl Identity {
         let AgentAbove { kind, agent, above, .. } = above;
         let account = self.accounts.of(agent.uid);
         let caller = Caller {
-            run: RunKey { boot_id: self.boot_id.clone(), process: agent.key },
+            run: RunKey { boot_id: self.boot_id.clone(), process: agent.key, cage: None },
             kind: kind.clone(),
             account,
             workspace: Some(agent.cwd.clone()).filter(|folder| folder.starts_with('/')),
@@ -194,7 +194,11 @@ impl Identity {
             interactive: self.has_terminal(agent.key.pid) && !is_unattended(&agent.argv),
             caged: false,
             tier: String::new(),
-            parent: above.first().map(|(_, process)| RunKey { boot_id: self.boot_id.clone(), process: *process }),
+            parent: above.first().map(|(_, process)| RunKey {
+                boot_id: self.boot_id.clone(),
+                process: *process,
+                cage: None,
+            }),
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN_MAX {

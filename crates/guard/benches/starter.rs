@@ -166,7 +166,7 @@ fn described(effect: &Effect) -> String {
 
 fn caller(kind: &str, pid: u32) -> Caller {
     Caller {
-        run: RunKey { boot_id: "boot".into(), process: ProcessKey { pid, start_ticks: 1 } },
+        run: RunKey { boot_id: "boot".into(), process: ProcessKey { pid, start_ticks: 1 }, cage: None },
         kind: kind.to_owned(),
         account: Account { uid: 1000, name: "dev".into(), home: "/home/dev".into() },
         workspace: Some("/home/dev/work".into()),

@@ -19,14 +19,20 @@ pub const EFFECTS_MAX: usize = 64;
 pub struct RunKey {
     /// The machine's boot id (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
-    /// The root process of the run.
+    /// The root process of the run; of a cage, its supervisor.
     pub process: ProcessKey,
+    /// The cage, whose id is then the run's: it was given before there was a process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cage: Option<RunId>,
 }
 
 impl RunKey {
     /// The run's id: derived, so that the same process has the same id in every record and after every restart.
     #[must_use]
     pub fn id(&self) -> RunId {
+        if let Some(cage) = &self.cage {
+            return cage.clone();
+        }
         let text = format!("creel.run/1\0{}\0{}\0{}", self.boot_id, self.process.pid, self.process.start_ticks);
         let digest = creel_seal::sha256(text.as_bytes());
         let mut bytes = [0; 16];

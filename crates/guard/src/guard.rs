@@ -77,6 +77,7 @@ impl Guard {
             Input::Malformed(call) => step.malformed(&call),
             Input::Overload(call) => step.overload_call(&call),
             Input::Note(note) => step.note(*note),
+            Input::Cage(note) => step.cage(*note),
         }
         step.finish()
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use creel_model::record::Record;
-use creel_model::{Decision, Moment, Point, RecordKind, Severity};
+use creel_model::{Decision, Effect, Moment, Point, RecordKind, Severity, Verdict};
 use creel_policy::Bundle;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -91,6 +91,8 @@ pub enum Input {
     Overload(Box<Unattributed>),
     /// Something about creel itself that belongs in the journal.
     Note(Box<Note>),
+    /// Something about a run in a cage that belongs in the journal: its plan, its statement, what was noticed in it.
+    Cage(Box<CageNote>),
 }
 
 /// Longest break-glass, in seconds: eight hours.
@@ -188,6 +190,25 @@ pub struct Note {
     pub code: String,
     /// Owner account.
     pub owner: u32,
+    /// Facts, without content of agents and without secrets: they go into the erasable detail.
+    pub facts: Map<String, Value>,
+}
+
+/// A record about a run in a cage. What a cage refuses was decided when its plan was made; this writes down that it did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CageNote {
+    /// The run; it is known from then on.
+    pub caller: Caller,
+    /// `event` for what happened in it, `protection` for what holds.
+    pub kind: RecordKind,
+    /// A code, for example `cage.refused`.
+    pub code: String,
+    /// `deny` for refusals.
+    pub verdict: Option<Verdict>,
+    /// Rules that refused, each once; at most 64.
+    pub rules: Vec<String>,
+    /// What was to happen; at most [`crate::EFFECTS_MAX`].
+    pub effects: Vec<Effect>,
     /// Facts, without content of agents and without secrets: they go into the erasable detail.
     pub facts: Map<String, Value>,
 }

@@ -36,8 +36,8 @@ pub use facts::{
 };
 pub use guard::Guard;
 pub use input::{
-    Alert, Answer, ApprovalView, Approver, BREAK_GLASS_SECONDS_MAX, Input, Limits, Note, Output, Response, Settings,
-    Submission, Trust, Unattributed,
+    Alert, Answer, ApprovalView, Approver, BREAK_GLASS_SECONDS_MAX, CageNote, Input, Limits, Note, Output, Response,
+    Settings, Submission, Trust, Unattributed,
 };
 pub use ledger::{AgentCounts, Ledger, OTHER, RuleCounts};
 pub use prepare::{PREPARED_BYTES_MAX, places, prepare};

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use creel_model::{Decision, RecordKind, RuleMode, Severity, Verdict};
 use creel_policy::Bundle;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::facts::{Caller, RunKey};
+use crate::facts::{Caller, EFFECTS_MAX, RunKey};
 use crate::guard::{Step, deny};
-use crate::input::{Answer, Approver, BREAK_GLASS_SECONDS_MAX, Note, Trust, Unattributed};
+use crate::input::{Answer, Approver, BREAK_GLASS_SECONDS_MAX, CageNote, Note, Trust, Unattributed};
 use crate::record::{cut, detail, facts, json, rule_ids, subject};
 use crate::state::{Active, Batch, BreakGlass, Change, goes_back};
 
@@ -242,14 +242,38 @@ impl Step<'_> {
     pub(crate) fn note(&mut self, note: Note) {
         let mut envelope = self.envelope(note.kind, note.owner);
         envelope.code = Some(cut(&note.code, 128));
-        let mut facts = note.facts;
-        facts.remove(Batch::FACT);
-        if Value::Object(facts.clone()).to_string().len() > NOTE_BYTES_MAX {
-            facts = crate::record::facts([("left_out", Value::from("the facts were larger than 256 KiB"))]);
-        }
-        self.record(envelope, detail(facts));
+        self.record(envelope, detail(bounded(note.facts)));
         self.out.sync = true;
     }
+
+    pub(crate) fn cage(&mut self, note: CageNote) {
+        let mut envelope = self.envelope(note.kind, note.caller.account.uid);
+        envelope.code = Some(cut(&note.code, 128));
+        envelope.subject = Some(subject(&note.caller, ""));
+        envelope.verdict = note.verdict;
+        for rule in note.rules {
+            let rule = cut(&rule, 128);
+            if envelope.rules.len() < EFFECTS_MAX && !envelope.rules.contains(&rule) {
+                envelope.rules.push(rule);
+            }
+        }
+        let run = self.run(&note.caller, &envelope.action_id.clone());
+        self.change(Change::Seen { run, conversation: None, at: self.now.boot_ns });
+        let mut detail = detail(bounded(note.facts));
+        detail.effects = note.effects;
+        detail.effects.truncate(EFFECTS_MAX);
+        envelope.effects = u32::try_from(detail.effects.len()).unwrap_or(u32::MAX);
+        self.record(envelope, detail);
+    }
+}
+
+/// Facts that an edge hands in, without what is the guard's own and within their size.
+fn bounded(mut facts: Map<String, Value>) -> Map<String, Value> {
+    facts.remove(Batch::FACT);
+    if Value::Object(facts.clone()).to_string().len() > NOTE_BYTES_MAX {
+        facts = crate::record::facts([("left_out", Value::from("the facts were larger than 256 KiB"))]);
+    }
+    facts
 }
 
 /// The mode of every rule, as it stands in a bundle.

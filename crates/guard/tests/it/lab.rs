@@ -238,7 +238,11 @@ impl Lab {
 
 pub(crate) fn caller(pid: u32) -> Caller {
     Caller {
-        run: RunKey { boot_id: "boot-1".into(), process: ProcessKey { pid, start_ticks: u64::from(pid) * 10 } },
+        run: RunKey {
+            boot_id: "boot-1".into(),
+            process: ProcessKey { pid, start_ticks: u64::from(pid) * 10 },
+            cage: None,
+        },
         kind: "claude-code".into(),
         account: Account { uid: 1000, name: "dev".into(), home: "/home/dev".into() },
         workspace: Some("/home/dev/work".into()),
