@@ -4,6 +4,7 @@
 //! descriptor that the program reads. The one fact a newcomer gets wrong: the cage's root is built from nothing, so what
 //! the plan does not grant is not *refused*, it is *not there*; refusals exist only inside what is granted.
 
+pub mod changes;
 pub mod review;
 
 pub mod broker;

@@ -51,7 +51,9 @@ pub struct RunFacts {
     pub inode: u64,
     /// How writes reach the disk.
     pub mode: WorkspaceMode,
-    /// When the folder was made, nanoseconds since 1970: before anything of the run was started.
+    /// When the folder was made, nanoseconds since 1970, by the clock that stamps files: what changed before has a change
+    /// time of at most this, what changed since has one of at least this. On kernels before 6.13 that clock moves in
+    /// steps of up to 10 ms, so that a change shortly before may look like one since.
     pub began_unix_ns: i64,
     /// Names that were sealed.
     pub seals: Vec<Seal>,
@@ -117,7 +119,7 @@ impl Folder {
     ///
     /// # Errors
     /// When the workspace is not a folder or the state folder cannot be written.
-    pub fn create(state: &Path, plan: &CagePlan, now_unix_ns: i64) -> Result<Self, FolderError> {
+    pub fn create(state: &Path, plan: &CagePlan) -> Result<Self, FolderError> {
         let name = checked_name(plan.run.as_str())?;
         let workspace_path = Path::new(&plan.workspace);
         let workspace =
@@ -129,6 +131,8 @@ impl Folder {
         let folder =
             fd::child(runs.as_fd(), OsStr::new(name)).map_err(|error| FolderError::system("open", &path, error))?;
         let lock = take_lock(&folder, &path)?.ok_or_else(|| FolderError::Running(name.to_owned()))?;
+        let began_unix_ns =
+            file_clock(lock.as_fd()).map_err(|error| FolderError::system("touch", &path.join("lock"), error))?;
         let facts = RunFacts {
             version: FACTS_VERSION,
             run: plan.run.clone(),
@@ -137,7 +141,7 @@ impl Folder {
             device: stamp.device,
             inode: stamp.inode,
             mode: plan.mode,
-            began_unix_ns: now_unix_ns,
+            began_unix_ns,
             seals: plan.seals.clone(),
         };
         let result = Self { facts, path, folder, runs, workspace, lock };
@@ -259,6 +263,14 @@ fn checked_name(run: &str) -> Result<&str, FolderError> {
     if good { Ok(run) } else { Err(FolderError::Name(super::name::shown(run.as_bytes()))) }
 }
 
+/// The clock that stamps files, read by changing one. The first look makes newer kernels give the next change an exact
+/// time, below which no later change of any file can come.
+fn file_clock(file: BorrowedFd<'_>) -> rustix::io::Result<i64> {
+    rustix::fs::fstat(file)?;
+    rustix::fs::fchmod(file, Mode::RUSR | Mode::WUSR)?;
+    Ok(fd::Stamp::from(rustix::fs::fstat(file)?).changed_ns)
+}
+
 fn stamp_of(fd: BorrowedFd<'_>, path: &Path) -> Result<fd::Stamp, FolderError> {
     rustix::fs::fstat(fd).map(fd::Stamp::from).map_err(|error| FolderError::system("look at", path, error))
 }
@@ -340,13 +352,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (state, workspace) = (dir.path().join("state"), dir.path().join("work"));
         std::fs::create_dir(&workspace).unwrap();
-        let live = Folder::create(&state, &plan("r-1", &workspace, WorkspaceMode::Review), 7).unwrap();
+        let live = Folder::create(&state, &plan("r-1", &workspace, WorkspaceMode::Review)).unwrap();
         assert!(matches!(Folder::open(&state, "r-1"), Err(FolderError::Running(_))));
-        assert!(Folder::create(&state, &plan("r-1", &workspace, WorkspaceMode::Review), 7).is_err());
+        assert!(Folder::create(&state, &plan("r-1", &workspace, WorkspaceMode::Review)).is_err());
         assert_eq!(std::fs::metadata(state.join("runs")).unwrap().permissions().mode() & 0o777, 0o700);
         drop(live);
         let ended = Folder::open(&state, "r-1").unwrap();
-        assert_eq!(ended.facts().began_unix_ns, 7);
+        let stamp = fd::stamp(ended.fd(), OsStr::new("run.json")).unwrap().unwrap();
+        assert!(ended.facts().began_unix_ns <= stamp.changed_ns);
         assert_eq!(runs(&state).unwrap().len(), 1);
         ended.remove().unwrap();
         assert!(matches!(Folder::open(&state, "r-1"), Err(FolderError::Missing(_))));
@@ -367,7 +380,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (state, workspace) = (dir.path().join("state"), dir.path().join("work"));
         std::fs::create_dir(&workspace).unwrap();
-        drop(Folder::create(&state, &plan("r-1", &workspace, WorkspaceMode::Review), 7).unwrap());
+        drop(Folder::create(&state, &plan("r-1", &workspace, WorkspaceMode::Review)).unwrap());
         std::fs::rename(&workspace, dir.path().join("old")).unwrap();
         assert!(matches!(Folder::open(&state, "r-1"), Err(FolderError::Workspace(_))));
         std::fs::create_dir(&workspace).unwrap();

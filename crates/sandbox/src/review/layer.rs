@@ -235,12 +235,12 @@ mod tests {
     fn a_layer_inside_the_workspace_is_refused_and_so_is_a_path_through_a_link() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
-        let inside = Folder::create(&root.join("state"), &plan("r-1", &root, WorkspaceMode::Review), 0).unwrap();
+        let inside = Folder::create(&root.join("state"), &plan("r-1", &root, WorkspaceMode::Review)).unwrap();
         assert!(matches!(Layer::prepare(&inside), Err(LayerError::Nested { .. })));
         std::fs::create_dir_all(root.join("real/work")).unwrap();
         std::os::unix::fs::symlink("real", root.join("link")).unwrap();
         let through = plan("r-2", &root.join("link/work"), WorkspaceMode::Review);
-        let through = Folder::create(&root.join("state"), &through, 0).unwrap();
+        let through = Folder::create(&root.join("state"), &through).unwrap();
         assert!(matches!(Layer::prepare(&through), Err(LayerError::Link(_))));
     }
 }

@@ -6,8 +6,9 @@
 //! The one fact a newcomer gets wrong: the layer was written by the agent, so it is hostile input like any other. No link
 //! in it is followed, no device in it is made, no mode bit beyond `rwx` is taken over, no name in it is printed raw.
 
+pub(crate) mod compare;
 #[allow(dead_code)]
-mod fd;
+pub(crate) mod fd;
 #[allow(dead_code)]
 mod folder;
 mod layer;
@@ -15,6 +16,7 @@ mod name;
 #[cfg(test)]
 pub(crate) mod test;
 
+pub use compare::{Change, Comparison, DIFFERENCES_MAX, Difference, Kind, Side, compare};
 pub use folder::{Folder, FolderError, RunFacts, runs};
 pub use layer::{Layer, LayerError};
 pub use name::{Relative, shown, shown_path};
