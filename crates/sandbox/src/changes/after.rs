@@ -11,7 +11,7 @@ use creel_model::cage::{CageEvent, CageEventKind, WorkspaceMode};
 use creel_model::id::Digest;
 use rustix::fs::FileType;
 
-use super::snapshot::{Entries, digests, walk};
+use super::snapshot::{digests, entries, walk};
 use crate::review::compare::{Change, Comparison, Kind, Side, compare, digest_at};
 use crate::review::fd::Stamp;
 use crate::review::{Folder, Relative, fd};
@@ -171,8 +171,8 @@ fn of_layer(run: &Folder) -> Changes {
 fn of_workspace(run: &Folder) -> Changes {
     let began = run.facts().began_unix_ns;
     let mut changes = Changes::default();
-    let mut entries = Entries::open(run);
-    let mut noted = entries.as_mut().and_then(Iterator::next);
+    let mut snapshot = entries(run);
+    let mut noted = snapshot.as_mut().and_then(Iterator::next);
     let deadline = Instant::now() + WALK_TIME_MAX;
     let (mut visited, mut late) = (0_u64, false);
     let whole = walk(run.workspace(), &mut |path, now| {
@@ -184,16 +184,16 @@ fn of_workspace(run: &Folder) -> Changes {
         // Both walks take the same order, so what was noted and comes earlier is gone.
         while let Some((gone, stamp)) = noted.take_if(|(before, _)| before.parts().lt(path.parts())) {
             changes.push(&gone, Clue::Deleted, Some(&stamp), None);
-            noted = entries.as_mut().and_then(Iterator::next);
+            noted = snapshot.as_mut().and_then(Iterator::next);
         }
         match noted.take_if(|(before, _)| before == path) {
             Some((_, before)) => {
-                noted = entries.as_mut().and_then(Iterator::next);
+                noted = snapshot.as_mut().and_then(Iterator::next);
                 if let Some(clue) = clue(&before, now, began) {
                     changes.push(path, clue, Some(&before), Some(now));
                 }
             }
-            None if noted.is_some() || entries.as_ref().is_some_and(|entries| entries.whole) => {
+            None if noted.is_some() || snapshot.as_ref().is_some_and(|entries| entries.whole) => {
                 changes.push(path, Clue::Created, None, Some(now));
             }
             // The snapshot ended before this: the change time alone answers, and a folder's moves with its names.
@@ -213,9 +213,9 @@ fn of_workspace(run: &Folder) -> Changes {
     }
     while let Some((gone, stamp)) = noted {
         changes.push(&gone, Clue::Deleted, Some(&stamp), None);
-        noted = entries.as_mut().and_then(Iterator::next);
+        noted = snapshot.as_mut().and_then(Iterator::next);
     }
-    if !entries.is_some_and(|entries| entries.whole) {
+    if !snapshot.is_some_and(|entries| entries.whole) {
         changes.gaps.push("the walk at the start did not come to its end, so that deletions may be missing");
     }
     changes

@@ -10,3 +10,4 @@ mod snapshot;
 
 pub use after::{CHANGES_MAX, Changed, Changes, Clue, after, events};
 pub use snapshot::{Snapshot, SnapshotError, Taken};
+pub(crate) use snapshot::{entries, note_restored, restored};

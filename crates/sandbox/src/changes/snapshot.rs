@@ -113,11 +113,33 @@ pub(crate) struct Entries {
     ended: bool,
 }
 
-impl Entries {
-    /// `None` when there is no snapshot of this version.
-    pub(crate) fn open(run: &Folder) -> Option<Self> {
-        Some(Self { input: open(run, "before")?, whole: false, ended: false })
-    }
+/// The snapshot's entries; `None` when there is no snapshot of this version.
+pub(crate) fn entries(run: &Folder) -> Option<Entries> {
+    Some(Entries { input: open(run, "before")?, whole: false, ended: false })
+}
+
+/// What an undo of a commit put back, and how it stands since: as good as the snapshot.
+pub(crate) fn restored(run: &Folder) -> impl Iterator<Item = (Relative, Stamp)> {
+    open(run, "restored").map(|input| Entries { input, whole: false, ended: false }).into_iter().flatten()
+}
+
+/// Notes for [`restored`] how these paths stand now. When it cannot be noted, they count as changed: the safe side.
+pub(crate) fn note_restored(run: &Folder, paths: &[Relative]) {
+    let known: Vec<(Relative, Stamp)> = restored(run).collect();
+    let now = paths.iter().filter_map(|path| {
+        let (parent, name) = path.split()?;
+        let folder = fd::below(run.workspace(), &parent).ok()?;
+        Some((path.clone(), fd::stamp(folder.as_fd(), name).ok()??))
+    });
+    let write = || -> Result<(), SnapshotError> {
+        let mut out = BufWriter::new(create(run, "restored")?);
+        out.write_all(MAGIC)?;
+        for (path, stamp) in known.into_iter().chain(now) {
+            write_entry(&mut out, &path, &stamp)?;
+        }
+        Ok(out.flush()?)
+    };
+    let _ = write();
 }
 
 impl Iterator for Entries {
@@ -211,7 +233,7 @@ fn take_digests(run: &Folder, stop: &AtomicBool) -> Result<u64, SnapshotError> {
     let mut out = BufWriter::new(create(run, "digests")?);
     out.write_all(MAGIC)?;
     let (mut budget, mut count) = (DIGEST_BYTES_TOTAL, 0);
-    for (path, noted) in Entries::open(run).into_iter().flatten() {
+    for (path, noted) in entries(run).into_iter().flatten() {
         if stop.load(Ordering::Relaxed) {
             break;
         }
@@ -329,7 +351,7 @@ mod tests {
         std::fs::write(work.join("b"), "changed since").unwrap();
         let taken = Snapshot::take_until(&folder, true, &AtomicBool::new(false)).unwrap();
         assert!(taken.whole);
-        let mut entries = Entries::open(&folder).unwrap();
+        let mut entries = entries(&folder).unwrap();
         let names: Vec<String> = entries.by_ref().map(|(path, _)| path.shown()).collect();
         assert_eq!(names, [".git", ".git/config", "a", "a/inner", "a.txt", "b", "link"]);
         assert!(entries.whole);
@@ -353,7 +375,7 @@ mod tests {
         let whole = std::fs::read(&file).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&file, &whole[..length]).unwrap();
-            let Some(mut entries) = Entries::open(&folder) else {
+            let Some(mut entries) = entries(&folder) else {
                 assert!(length < 16, "{length}");
                 continue;
             };

@@ -263,13 +263,14 @@ impl Walk<'_> {
                 _ => Change::Changed,
             },
         };
-        let obstacle = obstacle_of(upper.as_fd(), name, &after);
+        let obstacle = obstacle_of(upper.as_fd(), name, &after)?;
+        let set_id = stamp.mode & 0o6000 != 0 && after.kind == Kind::File;
         // A file in the place of a folder deletes what was in it.
-        if let (Some(Side { kind: Kind::Folder, .. }), Some(lower)) = (&before, lower) {
+        let hides = lower.filter(|_| before.as_ref().is_some_and(|before| before.kind == Kind::Folder));
+        self.push(Difference { path: path.clone(), change, before, after: Some(after), obstacle, set_id });
+        if let Some(lower) = hides {
             self.inside_deleted(lower, name, path);
         }
-        let set_id = stamp.mode & 0o6000 != 0 && after.kind == Kind::File;
-        self.push(Difference { path: path.clone(), change, before, after: Some(after), obstacle, set_id });
         Ok(())
     }
 
@@ -375,21 +376,17 @@ impl Side {
     }
 }
 
-/// Why something of the layer can never be committed.
-fn obstacle_of(upper: BorrowedFd<'_>, name: &OsStr, side: &Side) -> Option<&'static str> {
-    match side.kind {
+/// Why something of the layer can never be committed. An error where its owner may not read it.
+fn obstacle_of(upper: BorrowedFd<'_>, name: &OsStr, side: &Side) -> rustix::io::Result<Option<&'static str>> {
+    Ok(match side.kind {
         Kind::Special => Some(match side.stamp.kind() {
             FileType::Fifo => "a FIFO",
             FileType::Socket => "a socket",
             _ => "a device",
         }),
-        Kind::File => match fd::file(upper, name) {
-            Ok(Some((opened, _))) => unknown_attribute(&opened),
-            // Unreadable to its owner: said when its content is asked for.
-            _ => None,
-        },
+        Kind::File => fd::file(upper, name)?.and_then(|(opened, _)| unknown_attribute(&opened)),
         Kind::Folder | Kind::Link => None,
-    }
+    })
 }
 
 /// A mark of the overlay that changes what an entry means and that this reader does not know. The kernel writes none of

@@ -6,17 +6,25 @@
 //! The one fact a newcomer gets wrong: the layer was written by the agent, so it is hostile input like any other. No link
 //! in it is followed, no device in it is made, no mode bit beyond `rwx` is taken over, no name in it is printed raw.
 
+mod apply;
+mod commit;
 pub(crate) mod compare;
-#[allow(dead_code)]
 pub(crate) mod fd;
-#[allow(dead_code)]
 mod folder;
 mod layer;
 mod name;
+mod sealed;
 #[cfg(test)]
 pub(crate) mod test;
+#[cfg(test)]
+mod trials;
+mod underneath;
+mod undo;
 
+pub use apply::StepError;
+pub use commit::{CommitError, Committed, Review, Why, Wish, commit, discard, look};
 pub use compare::{Change, Comparison, DIFFERENCES_MAX, Difference, Kind, Side, compare};
 pub use folder::{Folder, FolderError, RunFacts, runs};
 pub use layer::{Layer, LayerError};
 pub use name::{Relative, shown, shown_path};
+pub use undo::{Restored, undo};
