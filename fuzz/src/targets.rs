@@ -254,6 +254,25 @@ const SHELL_WORDS: &[&str] = &[
     "~",
     "*",
     "\\",
+    "\\\n",
+    "<<",
+    "<<-",
+    "'EOF'",
+    "$((",
+    "$[",
+    "a[",
+    "]=",
+    "[[ ",
+    "]]",
+    "{ ",
+    "; }",
+    "in ",
+    ") ",
+    ";;",
+    "coproc ",
+    "@(",
+    "\"",
+    "'",
 ];
 
 fn shell_seeds() -> Vec<Vec<u8>> {
@@ -275,6 +294,10 @@ fn shell_seeds() -> Vec<Vec<u8>> {
         "diff <((((((((((((((((((((((((((((curl x",
         "((((((((((((((((((((((((((( # )))))))))))))))))))))))))))))",
         "cat a 18446744073709551616> /dev/tcp/h/1",
+        "cat <<\\'EOF\\'$( > .gi-1t/hooks/pre-coxargs ",
+        "case a in a) case b in b) case c in c) ls; esac; esac; esac",
+        "a[b\"c\"d[b\"c\"d[1]]]=2; echo $[1+$[2]] ${a:-${b:-$(ls \"}\")}}",
+        "cat <<A <<-'B' | sort\nx\nA\n\ty $(ls)\nB\n[[ a =~ (b|c) ]] && ((a <<= 2))",
     ])
 }
 

@@ -9,10 +9,26 @@ pub(crate) const TEXT_DEPTH: u8 = 8;
 /// Deepest nesting of brackets, substitutions and compound commands inside one text, checked before the recursive
 /// parser sees it.
 pub(crate) const BRACKET_DEPTH: usize = 40;
-/// Most brackets that a text may leave open, checked before the parser sees it: each doubles the parser's time.
+/// Most brackets and compound commands that a text may leave open: each doubles the parser's time.
 pub(crate) const UNCLOSED: usize = 8;
-/// Deepest nesting of plain parentheses, for the same reason.
-pub(crate) const PARENTHESES: usize = 8;
+/// Deepest nesting of what the parser reads in several ways (parentheses and `case`), for the same reason.
+pub(crate) const DOUBLING: usize = 8;
+/// Most `$(`, `${` and `$[` of one text, those that surely close apart: the tokenizer may nest the others, at about
+/// 2 KiB of stack each.
+pub(crate) const SUBSTITUTIONS: usize = 512;
+/// How far the end of a plain substitution is looked for, in bytes.
+pub(crate) const PLAIN_SUBSTITUTION_BYTES: usize = 512;
+/// Most here-documents of one text.
+pub(crate) const DOCUMENTS: usize = 1024;
+/// Most words and operators beside here-documents' bodies in a text that has such: the tokenizer may need their square,
+/// at most half a second.
+pub(crate) const WAITING: usize = 24 * 1024;
+/// Most bytes of a here-document's end word times lines that it is compared with.
+pub(crate) const END_WORD_WORK: usize = 4 * 1024 * 1024;
+/// Most names before brackets, and most brackets and quotes, in a word that begins like an array's element.
+pub(crate) const INDEXES: usize = 8;
+/// See [`INDEXES`].
+pub(crate) const INDEX_MARKS: usize = 64;
 /// Most digits of a file descriptor's number before a redirection.
 pub(crate) const DESCRIPTOR_DIGITS: usize = 9;
 /// Most effects of one text.
