@@ -45,6 +45,8 @@ pub(crate) const CALLS: usize = 8;
 pub(crate) const BRACES: usize = 64;
 /// Longest text kept of one expanded word or known output, in bytes.
 pub(crate) const KNOWN_BYTES: usize = 64 * 1024;
+/// Most bytes of output of commands, followed for one text.
+pub(crate) const MADE_BYTES: usize = 4 * 1024 * 1024;
 /// Most wrappers (`sudo env nohup …`) around one command.
 pub(crate) const WRAPPERS: usize = 24;
 /// Most commands inside one another, over all nested texts; a 2 MiB stack holds them in a debug build.

@@ -30,8 +30,8 @@ fn attempt(text: &str) -> Result<ast::Program, &'static str> {
     before(text)?;
     let ended = format!("{text}\n:");
     let options = ParserOptions::default();
-    let tokens = brush_parser::uncached_tokenize_str(&ended, &options.tokenizer_options())
-        .map_err(|_| "text is not shell")?;
+    let tokens =
+        brush_parser::uncached_tokenize_str(&ended, &options.tokenizer_options()).map_err(|_| "text is not shell")?;
     Shape::default().measure(&tokens)?;
     let mut program = brush_parser::parse_tokens(&tokens, &options).map_err(|_| "text is not shell")?;
     match program.complete_commands.pop() {
@@ -217,11 +217,7 @@ fn document(tag: &str, tabs: bool, body: &str) -> Result<(), &'static str> {
         }
         joined.clear();
     }
-    if joined.is_empty() && !body.ends_with("\\\n") {
-        Ok(())
-    } else {
-        Err("a here-document's last line goes on")
-    }
+    if joined.is_empty() && !body.ends_with("\\\n") { Ok(()) } else { Err("a here-document's last line goes on") }
 }
 
 /// What is open while the tokens are read.
@@ -357,9 +353,7 @@ fn index(word: &str) -> Result<(), &'static str> {
     if !inner.contains(['[', '(', '{', '`', '\\']) && marks('\'') + marks('"') == 0 && index.len() > inner.len() {
         return Ok(());
     }
-    let named = |pair: &[u8]| {
-        matches!(pair, [name, b'['] if name.is_ascii_alphanumeric() || *name == b'_')
-    };
+    let named = |pair: &[u8]| matches!(pair, [name, b'['] if name.is_ascii_alphanumeric() || *name == b'_');
     let names = word.as_bytes().windows(2).filter(|pair| named(pair)).count();
     let openers = word.bytes().filter(|byte| b"[({`\"".contains(byte)).count();
     if names > bounds::INDEXES || openers > bounds::INDEX_MARKS {

@@ -4,18 +4,37 @@ use super::flow::{self, Flow};
 use super::spelling::ansi_c;
 use super::walk::Walker;
 use super::words::Arg;
+use crate::bounds;
 use crate::knowledge::Split;
 
 impl Walker<'_> {
-    /// The output of a command that read `carried` from its arguments and `stdin` from before it.
+    /// The output of a command that read `carried` from its arguments and `stdin` from before it; too long a text is not
+    /// known.
     pub(crate) fn output(
         &mut self,
         program: &str,
         rest: &[Arg],
         split: &Split<'_>,
         stdin: &Flow,
-        mut carried: Flow,
+        carried: Flow,
     ) -> Flow {
+        let mut out = self.made(program, rest, split, stdin, carried);
+        let length = out.text.as_ref().map_or(0, String::len);
+        self.made_bytes = self.made_bytes.saturating_add(length);
+        // A filter may hand on all of the text, which is bounded itself; encoders in a row would make it grow.
+        let handed_on = stdin.text.as_ref().is_some_and(|text| length <= text.len());
+        if self.made_bytes > bounds::MADE_BYTES {
+            out.text = None;
+            out.produced = true;
+            self.limit("text made by commands");
+        } else if length > bounds::KNOWN_BYTES && !handed_on {
+            out.text = None;
+            out.produced = true;
+        }
+        out
+    }
+
+    fn made(&mut self, program: &str, rest: &[Arg], split: &Split<'_>, stdin: &Flow, mut carried: Flow) -> Flow {
         let known = rest.iter().all(|a| !a.unknown);
         let loose = rest.iter().any(|a| a.loose);
         for arg in rest {
@@ -206,7 +225,7 @@ fn printf(format: &str, args: &[Arg]) -> String {
                 None => {}
             }
         }
-        if args.peek().is_none() || args.len() == before || out.len() > crate::bounds::KNOWN_BYTES {
+        if args.peek().is_none() || args.len() == before || out.len() > bounds::KNOWN_BYTES {
             return out;
         }
     }

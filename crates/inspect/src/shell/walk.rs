@@ -79,6 +79,8 @@ pub(crate) struct Walker<'a> {
     offsets: Option<Vec<usize>>,
     text_len: usize,
     nested_bytes: usize,
+    /// Bytes of output made by commands of known text so far.
+    pub(crate) made_bytes: usize,
     pub(crate) steps: usize,
     /// How deep in pipelines or background lists the walk is, for recognising fork bombs.
     concurrent: usize,
@@ -117,6 +119,7 @@ impl<'a> Walker<'a> {
             offsets: (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect()),
             text_len: text.len(),
             nested_bytes: 0,
+            made_bytes: 0,
             steps: 0,
             concurrent: 0,
             levels: 0,

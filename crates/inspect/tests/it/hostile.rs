@@ -89,6 +89,15 @@ fn repeated_work_over_long_texts_is_refused() {
 }
 
 #[test]
+fn output_that_grows_from_command_to_command_is_not_followed_for_ever() {
+    // Each stage makes it a third longer.
+    let grown = look(&format!("echo ls {}| sh", "| base64 ".repeat(60)));
+    assert!(grown.parsed && grown.opaque);
+    let turned = look(&format!("cat <<'EOF' {}| sh\n{}EOF\n", "| rev ".repeat(4000), "a line\n".repeat(8000)));
+    assert!(turned.parsed && turned.opaque);
+}
+
+#[test]
 fn a_text_that_is_not_at_its_end_is_refused() {
     refused(&["ls &&", "ls |", "f()", "coproc", "echo a\\", "if x; then", "cat <<EOF\nx\n"].map(str::to_owned));
 }
