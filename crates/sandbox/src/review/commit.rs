@@ -14,7 +14,8 @@ use super::compare::{Change, Comparison, Difference, Kind, compare};
 use super::fd;
 use super::folder::{Folder, FolderError};
 use super::name::Relative;
-use super::{sealed, underneath};
+use super::sealed::Sealed;
+use super::underneath;
 
 /// What to carry over.
 #[derive(Clone, Debug, Default)]
@@ -106,14 +107,13 @@ pub fn look(run: &Folder, scope: &BTreeSet<Relative>) -> Result<Review, CommitEr
     let upper = upper(run)?;
     let Comparison { differences, unread, cut } = compare(upper.as_fd(), run.workspace(), scope);
     let conflicts = underneath::conflicts(run, &differences);
-    let workspace = std::path::Path::new(&run.facts().workspace);
+    let sealed = Sealed::new(run, upper.as_fd())?;
     let judged = differences.into_iter().zip(conflicts).map(|(difference, conflict)| {
-        let rule = || sealed::rule(&difference, &run.facts().seals, workspace, upper.as_fd(), run.workspace());
         let root = difference.path.is_root().then_some("the workspace folder itself");
         let why = match (difference.obstacle.or(root), conflict) {
             (Some(obstacle), _) => Some(Why::Obstacle(obstacle)),
             (None, Some(conflict)) => Some(Why::Conflict(conflict)),
-            (None, None) => rule().map(|rule| Why::Sealed(rule.to_owned())),
+            (None, None) => sealed.rule(&difference).map(Why::Sealed),
         };
         (difference, why)
     });

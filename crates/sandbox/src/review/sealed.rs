@@ -1,202 +1,159 @@
 //! Which paths of a layer bear a sealed name, for a commit.
 //!
 //! The seals held in the cage already; this is the second look, because a layer is only bytes on a disk until a person
-//! commits it. The one fact a newcomer gets wrong: a link or file *named* like a folder of a sealed path (`.git`, or
-//! `.github`) is sealed too, since it moves what the sealed path means.
+//! commits it. Names are judged by the cage's own [`SealSet`], on layer and workspace laid over each other. The one fact a
+//! newcomer gets wrong: a link or file *named* like a folder of a sealed path (`.git`, or `.github`) counts as sealed
+//! too, since it moves what the sealed path means.
 
-use std::os::fd::BorrowedFd;
+use std::ffi::OsStr;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use creel_model::cage::Seal;
+use creel_model::cage::SealKind;
 
-use super::compare::{Difference, Kind};
+use super::compare::{Difference, Kind, Side};
 use super::fd;
-use super::name::{Relative, is_plain};
+use super::folder::{Folder, FolderError};
+use super::name::Relative;
+use crate::gitconfig::{GitConfig, Place, gate};
+use crate::seal::{Judged, Root, SealSet};
 
-/// Names in a git repository, by their parts, that make git run something: sealed wherever `objects` and `refs` lie
-/// beside them, whatever the repository's folder is called.
-const IN_REPOSITORY: [&[&str]; 4] = [&["hooks"], &["config"], &["config.worktree"], &["info", "attributes"]];
+/// Bytes of a git configuration that are read.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
-/// The rule that seals a path which a difference would change; `None` where none does.
-pub(crate) fn rule<'a>(
-    difference: &Difference,
-    seals: &'a [Seal],
-    workspace: &Path,
-    upper: BorrowedFd<'_>,
-    lower: BorrowedFd<'_>,
-) -> Option<&'a str> {
-    let outer: Vec<String> = parts_of(workspace).map(folded).collect();
-    let inner: Vec<String> = difference.path.parts().map(folded).collect();
-    let whole: Vec<String> = outer.iter().chain(&inner).cloned().collect();
-    let folder = |side: &Option<super::compare::Side>| side.as_ref().is_none_or(|side| side.kind == Kind::Folder);
-    let is_folder = folder(&difference.before) && folder(&difference.after);
-    for seal in seals {
-        let pattern: Vec<String> = seal.components.iter().map(|part| folded(part.as_bytes())).collect();
-        // Only what lies below that folder counts, and the folder's own names are no part of a match.
-        let first = match &seal.below {
-            Some(below) => {
-                let below: Vec<String> = parts_of(Path::new(below)).map(folded).collect();
-                if !whole.starts_with(&below) {
-                    continue;
-                }
-                below.len()
-            }
-            None => 0,
-        };
-        // The match must take in at least one part of the path below the workspace: what the workspace itself is called
-        // was the person's choice when he named it.
-        let ends = outer.len() + 1..=whole.len();
-        let matches = |end: usize, pattern: &[String]| {
-            let start = end.checked_sub(pattern.len()).filter(|start| *start >= first);
-            start
-                .and_then(|start| whole.get(start..end))
-                .is_some_and(|part| part.iter().zip(pattern).all(|(a, b)| glob(b, a)))
-        };
-        let hit = ends.clone().any(|end| matches(end, &pattern))
-            || (!is_folder
-                && (1..pattern.len())
-                    .any(|length| pattern.get(..length).is_some_and(|part| matches(whole.len(), part))));
-        if hit {
-            return Some(&seal.rule);
-        }
-    }
-    in_repository(&inner, &difference.path, upper, lower).then_some("git-repository")
+/// Judges the differences of one run.
+pub(crate) struct Sealed<'a> {
+    run: &'a Folder,
+    upper: BorrowedFd<'a>,
+    seals: SealSet,
 }
 
-/// Whether the path is one of [`IN_REPOSITORY`] of a folder that holds both `objects` and `refs`, in the layer or below.
-fn in_repository(folded: &[String], path: &Relative, upper: BorrowedFd<'_>, lower: BorrowedFd<'_>) -> bool {
-    (0..folded.len()).any(|at| {
-        let candidate = IN_REPOSITORY
-            .iter()
-            .any(|names| folded.get(at..at + names.len()).is_some_and(|part| part.iter().eq(names.iter())));
-        if !candidate {
+impl<'a> Sealed<'a> {
+    /// The run's seals, and the folders that configurations of the workspace name for hooks.
+    ///
+    /// # Errors
+    /// When the workspace cannot be walked.
+    pub(crate) fn new(run: &'a Folder, upper: BorrowedFd<'a>) -> Result<Self, FolderError> {
+        let workspace = Path::new(&run.facts().workspace);
+        let mut seals = SealSet::new(&run.facts().seals);
+        seals.scan(&[Root { descriptor: run.workspace(), path: workspace }]).map_err(|error| FolderError::System {
+            doing: "look for sealed names in",
+            path: super::name::shown_path(workspace),
+            error,
+        })?;
+        Ok(Self { run, upper, seals })
+    }
+
+    /// The rule that seals a path which a difference would change; `None` where none does.
+    pub(crate) fn rule(&self, difference: &Difference) -> Option<String> {
+        let root = self.run.facts().workspace.as_bytes();
+        let whole = [root, b"/", difference.path.bytes()].concat();
+        let mut exists = |path: &[u8]| self.exists(path);
+        let rule = match self.seals.judge(root, &whole, &mut exists) {
+            Judged::Sealed { kind: SealKind::GitConfig, .. } if self.passes_gate(difference) => None,
+            Judged::Inside { rule } | Judged::Sealed { rule, .. } => Some(rule.to_owned()),
+            Judged::Free => None,
+        };
+        let folder = |side: &Option<Side>| side.as_ref().is_none_or(|side| side.kind == Kind::Folder);
+        if rule.is_some() || (folder(&difference.before) && folder(&difference.after)) {
+            return rule;
+        }
+        self.seals.leads(&whole, &mut exists).into_iter().next().map(|lead| lead.rule)
+    }
+
+    /// Whether something stands at an absolute path in the layer or, below it, in the workspace.
+    fn exists(&self, path: &[u8]) -> bool {
+        let inside = path.strip_prefix(self.run.facts().workspace.as_bytes());
+        let relative = inside.and_then(|rest| {
+            let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+            Relative::parse(Path::new(OsStr::from_bytes(rest)))
+        });
+        let Some((parent, name)) = relative.as_ref().and_then(Relative::split) else { return false };
+        // What the layer deletes still counts as there: the deletion may be left out of a commit.
+        [self.upper, self.run.workspace()].into_iter().any(|base| {
+            fd::below(base, &parent)
+                .is_ok_and(|folder| matches!(fd::stamp(folder.as_fd(), name), Ok(Some(stamp)) if !stamp.is_whiteout()))
+        })
+    }
+
+    /// Whether a git configuration changes only in what an agent may change.
+    fn passes_gate(&self, difference: &Difference) -> bool {
+        let (None | Some(Side { kind: Kind::File, .. }), Some(Side { kind: Kind::File, .. })) =
+            (&difference.before, &difference.after)
+        else {
             return false;
-        }
-        let Some(parent) = path.parts().take(at).try_fold(Relative::root(), |parent, part| parent.join(part)) else {
-            return true;
         };
-        let holds = |name: &str| {
-            [upper, lower].into_iter().any(|base| {
-                use std::os::fd::AsFd as _;
-                fd::below(base, &parent)
-                    .is_ok_and(|folder| matches!(fd::stamp(folder.as_fd(), name.as_ref()), Ok(Some(_))))
-            })
+        let old = match &difference.before {
+            Some(_) => self.parse(self.run.workspace(), &difference.path),
+            None => Some(GitConfig::default()),
         };
-        holds("objects") && holds("refs")
-    })
-}
-
-fn parts_of(path: &Path) -> impl Iterator<Item = &[u8]> {
-    path.as_os_str().as_bytes().split(|byte| *byte == b'/').filter(|part| !part.is_empty())
-}
-
-/// A name as filesystems that ignore case, and eyes, take it: lower case, without characters that draw nothing.
-fn folded(name: &[u8]) -> String {
-    // `ſ` and `ß` and their like only meet their pair after a turn through upper case.
-    let text = String::from_utf8_lossy(name);
-    text.chars().filter(|c| is_plain(*c)).flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
-}
-
-/// Whether a name is of a pattern in which `*` stands for any characters.
-fn glob(pattern: &str, name: &str) -> bool {
-    let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut rest) = name.strip_prefix(head) else { return false };
-    let mut pieces = tail.split('*').peekable();
-    while let Some(piece) = pieces.next() {
-        if pieces.peek().is_none() {
-            return rest.ends_with(piece);
-        }
-        match rest.find(piece).and_then(|at| rest.get(at + piece.len()..)) {
-            Some(after) => rest = after,
-            None => return false,
-        }
+        let new = self.parse(self.upper, &difference.path);
+        let Some((parent, _)) = difference.path.split() else { return false };
+        let workspace = PathBuf::from(&self.run.facts().workspace);
+        let folder = workspace.join(parent.to_path());
+        let place = Place { folder: &folder, roots: &[workspace] };
+        old.zip(new).is_some_and(|(old, new)| gate(&old, &new, place).is_ok())
     }
-    true
+
+    fn parse(&self, base: BorrowedFd<'_>, path: &Relative) -> Option<GitConfig> {
+        let (parent, name) = path.split()?;
+        let folder = fd::below(base, &parent).ok()?;
+        let (file, stamp) = fd::file(folder.as_fd(), name).ok()??;
+        let mut bytes = Vec::new();
+        std::fs::File::from(file).take(CONFIG_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        // Read in whole, and not grown meanwhile.
+        (bytes.len() as u64 == stamp.size).then(|| GitConfig::parse(&bytes).ok()).flatten()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd as _;
+    use creel_model::cage::WorkspaceMode;
 
-    use creel_model::cage::SealKind;
-
-    use super::super::compare::{Change, Side};
+    use super::super::compare::Change;
+    use super::super::test::plan;
     use super::*;
-
-    fn seal(components: &[&str], below: Option<&str>) -> Seal {
-        Seal {
-            components: components.iter().map(|part| (*part).to_owned()).collect(),
-            kind: SealKind::Directory,
-            rule: components.join("/"),
-            below: below.map(str::to_owned),
-        }
-    }
 
     #[test]
     fn sealed_names_are_found_however_they_are_written() {
         let dir = tempfile::tempdir().unwrap();
-        for folder in ["bare/objects", "bare/refs", "half/objects"] {
+        let (workspace, upper_path) = (dir.path().join("work"), dir.path().join("upper"));
+        for folder in
+            ["work/bare/objects", "work/.git/objects", "work/.git/refs", "upper/bare/refs", "upper/half/objects"]
+        {
             std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
-        let base = fd::folder(dir.path()).unwrap();
-        let seals = [
-            seal(&[".git", "hooks"], None),
-            seal(&[".github", "workflows"], None),
-            seal(&["*.pth"], None),
-            seal(&["config.toml"], Some("/home/ada/work/.codex")),
-        ];
-        let side = |path: &str| {
-            let name = std::ffi::OsStr::new(path);
-            Side::of(fd::stamp(base.as_fd(), name).unwrap().unwrap(), None)
-        };
         std::fs::write(dir.path().join("f"), "").unwrap();
+        let run = Folder::create(&dir.path().join("state"), &plan("r-1", &workspace, WorkspaceMode::Review)).unwrap();
+        let upper = fd::folder(&upper_path).unwrap();
+        let sealed = Sealed::new(&run, upper.as_fd()).unwrap();
+        let base = fd::folder(dir.path()).unwrap();
         let found = |path: &str, kind: &str| {
             let path = Relative::parse(path.as_ref()).unwrap();
-            let after = Some(side(kind));
-            let change = Change::Created;
-            let difference = Difference { path, change, before: None, after, obstacle: None, set_id: false };
-            rule(&difference, &seals, Path::new("/home/ada/work"), base.as_fd(), base.as_fd()).map(str::to_owned)
+            let stamp = fd::stamp(base.as_fd(), kind.as_ref()).unwrap().unwrap();
+            let (after, change) = (Some(Side::of(stamp, None)), Change::Created);
+            sealed.rule(&Difference { path, change, before: None, after, obstacle: None, set_id: false }).is_some()
         };
         for (path, kind, expected) in [
-            (".git/hooks/pre-commit", "f", Some(".git/hooks")),
-            ("deep/in/.git/hooks", "bare", Some(".git/hooks")),
-            (".GIT/Hooks/x", "f", Some(".git/hooks")),
-            (".g\u{200c}it/hooks/x", "f", Some(".git/hooks")),
-            (".git", "f", Some(".git/hooks")),
-            (".git", "bare", None),
-            (".git/index", "f", None),
-            (".github", "f", Some(".github/workflows")),
-            (".github/workflows/ci.yml", "f", Some(".github/workflows")),
-            ("lib/x.pth", "f", Some("*.pth")),
-            ("lib/x.pthx", "f", None),
-            (".codex/config.toml", "f", Some("config.toml")),
-            ("config.toml", "f", None),
-            ("bare/hooks/post-update", "f", Some("git-repository")),
-            ("bare/config", "f", Some("git-repository")),
-            ("bare/info/attributes", "f", Some("git-repository")),
-            ("bare/description", "f", None),
-            ("half/hooks/x", "f", None),
-            ("src/main.rs", "f", None),
+            (".git/hooks/pre-commit", "f", true),
+            ("deep/in/.git/hooks", "work", true),
+            (".GIT/Hooks/x", "f", true),
+            (".g\u{200c}it/hooks/x", "f", true),
+            (".git", "f", true),
+            (".git", "work", false),
+            (".git/index", "f", false),
+            (".github", "f", true),
+            (".github/workflows/ci.yml", "f", true),
+            ("bare/hooks/post-update", "f", true),
+            ("bare/info/attributes", "f", true),
+            ("bare/description", "f", false),
+            ("half/hooks/x", "f", false),
+            ("src/main.rs", "f", false),
+            ("package.json", "f", true),
         ] {
-            assert_eq!(found(path, kind).as_deref(), expected, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_star_stands_for_any_characters() {
-        for (pattern, name, expected) in [
-            ("*", "anything", true),
-            ("a*c", "abc", true),
-            ("a*c", "ac", true),
-            ("a*c", "acb", false),
-            ("*.a*.b", "x.a.b", true),
-            ("*.a*.b", "x.b.a", false),
-            ("a*a", "a", false),
-            ("plain", "plain", true),
-            ("plain", "plainer", false),
-        ] {
-            assert_eq!(glob(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(found(path, kind), expected, "{path}");
         }
     }
 }

@@ -174,6 +174,23 @@ fn sealed_names_are_only_committed_by_name() {
 }
 
 #[test]
+fn a_git_configuration_passes_where_its_change_executes_nothing() {
+    if !as_account("review::trials::a_git_configuration_passes_where_its_change_executes_nothing") {
+        return;
+    }
+    let init = "git init -q . && git init -q b";
+    let set = |key: &str| format!("git config user.name ada; git -C b config {key} x; git init -q --template= new");
+    let trial = Trial::new(init, &set("user.name"));
+    let committed = trial.commit(&everything());
+    assert_eq!((committed.left, committed.refused), (Vec::new(), false));
+    assert!(trial.read(".git/config").contains("ada") && trial.workspace.join("new/.git/HEAD").exists());
+    let trial = Trial::new(init, &set("core.fsmonitor"));
+    let refused = trial.commit(&everything());
+    assert!(refused.refused && !trial.read(".git/config").contains("ada"));
+    assert!(matches!(refused.left.as_slice(), [(left, Why::Sealed(_))] if *left == path("b/.git/config")));
+}
+
+#[test]
 fn nothing_is_written_through_a_link_and_no_set_id_bit_or_fifo_is_taken_over() {
     if !as_account("review::trials::nothing_is_written_through_a_link_and_no_set_id_bit_or_fifo_is_taken_over") {
         return;
