@@ -1,0 +1,276 @@
+//! The files of a plan to a list of pieces: what stands at which path of the cage, parents before children.
+//!
+//! It looks at the host but changes nothing. A grant is put at its path without links; the system's links on the way
+//! are told apart, to be made again inside. The one fact a newcomer gets wrong: the order counts: a piece covers what
+//! an earlier one shows at its path, which is how "the longest path wins" comes true.
+
+use creel_model::cage::{CagePlan, FileAccess, FileRule, WorkspaceMode};
+
+use super::resolve::{Unresolved, components, resolve};
+
+/// Folders of the cage that hold nothing of the host and may be written: their path and their mode.
+const SCRATCH: [(&str, u32); 3] = [("/dev/shm", 0o1777), ("/tmp", 0o1777), ("/var/tmp", 0o1777)];
+/// Paths that the cage makes itself; a grant at or below them is refused, below `/dev` single files are not.
+const OWN: [&str; 1] = ["/proc"];
+/// Top-level folders that a grant of `/` does not include: each is made anew, or granted by its own name.
+const NOT_WITH_ROOT: [&str; 5] = ["proc", "dev", "sys", "run", "tmp"];
+/// Most lines of files in a plan.
+const MAX_RULES: usize = 4096;
+
+/// What stands at a path of the cage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// An object of the host, by its path without links.
+    Host {
+        /// That path.
+        path: String,
+        /// What may be done with it.
+        access: FileAccess,
+        /// It is a directory.
+        directory: bool,
+    },
+    /// An empty folder of the cage's own that may be written, with its mode.
+    Scratch(u32),
+    /// Nothing can be read or listed here, whatever an earlier piece shows.
+    Denied,
+    /// The copy-on-write layer of the workspace.
+    Layer,
+    /// A symbolic link with this text.
+    Link(String),
+}
+
+/// One piece.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Where, without links.
+    pub(crate) at: String,
+    /// What.
+    pub(crate) what: What,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// In the order of mounting.
+    pub(crate) pieces: Vec<Piece>,
+    /// Optional grants that were left out, each with the reason.
+    pub(crate) left_out: Vec<String>,
+}
+
+/// Why there is no layout.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// A line cannot be carried out.
+    #[error("`{path}` cannot be granted: {why}")]
+    Line {
+        /// The path of the line.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// Too many lines.
+    #[error("the plan has more than {MAX_RULES} lines of files")]
+    TooMany,
+}
+
+/// The layout of a plan for an account with this home folder.
+///
+/// # Errors
+/// [`Refused`].
+pub(crate) fn lay_out(plan: &CagePlan, home: &str) -> Result<Layout, Refused> {
+    if plan.files.len() > MAX_RULES {
+        return Err(Refused::TooMany);
+    }
+    let mut layout = Layout::default();
+    for (at, mode) in SCRATCH {
+        layout.pieces.push(Piece { at: at.to_owned(), what: What::Scratch(mode) });
+    }
+    if components(home).is_some_and(|parts| !parts.is_empty()) {
+        layout.pieces.push(Piece { at: home.to_owned(), what: What::Scratch(0o700) });
+    }
+    for rule in &plan.files {
+        if rule.path == "/" && rule.access != FileAccess::Deny {
+            for rule in below_root(rule)? {
+                add(&mut layout, &rule)?;
+            }
+        } else {
+            add(&mut layout, rule)?;
+        }
+    }
+    for socket in &plan.sockets {
+        let refused = |why: String| Refused::Line { path: socket.host.clone(), why };
+        components(&socket.cage).ok_or_else(|| refused(Unresolved::Form.to_string()))?;
+        let found = resolve(&socket.host).map_err(|why| refused(why.to_string()))?;
+        let what = What::Host { path: found.path, access: FileAccess::Read, directory: false };
+        layout.pieces.push(Piece { at: socket.cage.clone(), what });
+    }
+    if plan.mode == WorkspaceMode::Review {
+        let found = resolve(&plan.workspace)
+            .map_err(|why| Refused::Line { path: plan.workspace.clone(), why: why.to_string() })?;
+        layout.pieces.push(Piece { at: found.path, what: What::Layer });
+    }
+    hollow(&mut layout.pieces);
+    order(&mut layout.pieces);
+    Ok(layout)
+}
+
+/// A refusal with a grant below it becomes an empty folder in which that grant stands.
+fn hollow(pieces: &mut [Piece]) {
+    let granted: Vec<String> =
+        pieces.iter().filter(|piece| matches!(piece.what, What::Host { .. })).map(|piece| piece.at.clone()).collect();
+    for piece in pieces.iter_mut().filter(|piece| piece.what == What::Denied) {
+        if granted.iter().any(|at| *at != piece.at && within(at, &piece.at)) {
+            piece.what = What::Scratch(0o700);
+        }
+    }
+}
+
+/// Adds a folder of sockets: read-only, at another path than the host's.
+///
+/// # Errors
+/// [`Refused`].
+pub(crate) fn add_folder(layout: &mut Layout, host: &str, at: &str) -> Result<(), Refused> {
+    let refused = |why: String| Refused::Line { path: host.to_owned(), why };
+    components(at).filter(|parts| !parts.is_empty()).ok_or_else(|| refused(Unresolved::Form.to_string()))?;
+    let found = resolve(host).map_err(|why| refused(why.to_string()))?;
+    let directory = found.is_directory();
+    let what = What::Host { path: found.path, access: FileAccess::Read, directory };
+    layout.pieces.push(Piece { at: at.to_owned(), what });
+    order(&mut layout.pieces);
+    Ok(())
+}
+
+fn add(layout: &mut Layout, rule: &FileRule) -> Result<(), Refused> {
+    let refused = |why: String| Refused::Line { path: rule.path.clone(), why };
+    if OWN.iter().any(|own| within(&rule.path, own)) || rule.path == "/dev" {
+        return Err(refused("the cage has its own".to_owned()));
+    }
+    if rule.access == FileAccess::Deny {
+        // What a refusal names is looked up inside, through links, when everything else stands.
+        components(&rule.path).ok_or_else(|| refused(Unresolved::Form.to_string()))?;
+        layout.pieces.push(Piece { at: rule.path.clone(), what: What::Denied });
+        return Ok(());
+    }
+    match resolve(&rule.path) {
+        Ok(found) => {
+            let directory = found.is_directory();
+            for (at, text) in found.links {
+                layout.pieces.push(Piece { at, what: What::Link(text) });
+            }
+            let what = What::Host { path: found.path.clone(), access: rule.access, directory };
+            layout.pieces.push(Piece { at: found.path, what });
+            Ok(())
+        }
+        Err(why) if rule.optional => {
+            if why != Unresolved::Missing {
+                layout.left_out.push(format!("`{}`: {why}", rule.path));
+            }
+            Ok(())
+        }
+        Err(why) => Err(refused(why.to_string())),
+    }
+}
+
+/// A grant of `/` as grants of what lies there.
+fn below_root(rule: &FileRule) -> Result<Vec<FileRule>, Refused> {
+    let failed = |error: std::io::Error| Refused::Line { path: rule.path.clone(), why: error.to_string() };
+    let mut rules = Vec::new();
+    for entry in std::fs::read_dir("/").map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let Some(name) = name.to_str().filter(|name| !NOT_WITH_ROOT.contains(name)) else { continue };
+        rules.push(FileRule { path: format!("/{name}"), optional: true, ..rule.clone() });
+    }
+    rules.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(rules)
+}
+
+/// Whether `path` is `folder` or lies below it.
+pub(crate) fn within(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || folder == "/")
+}
+
+/// Sorts parents before children, and keeps of several pieces at one path the one that counts.
+fn order(pieces: &mut Vec<Piece>) {
+    // Refusals go last of all: they are looked up in the finished cage.
+    pieces.sort_by(|a, b| {
+        let denied = |piece: &Piece| piece.what == What::Denied;
+        denied(a).cmp(&denied(b)).then_with(|| a.at.split('/').cmp(b.at.split('/'))).then_with(|| rank(b).cmp(&rank(a)))
+    });
+    pieces.dedup_by(|next, kept| next.at == kept.at && (next.what == What::Denied) == (kept.what == What::Denied));
+}
+
+/// Which of two pieces at one path counts: the higher.
+fn rank(piece: &Piece) -> u8 {
+    match &piece.what {
+        What::Denied => 9,
+        What::Layer => 8,
+        // Of two equal grants the one that allows less.
+        What::Host { access: FileAccess::Read, .. } => 7,
+        What::Host { access: FileAccess::Execute, .. } => 6,
+        What::Host { .. } => 5,
+        What::Scratch(_) => 4,
+        What::Link(_) => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(at: &str, what: What) -> Piece {
+        Piece { at: at.to_owned(), what }
+    }
+
+    fn host(path: &str, access: FileAccess) -> Piece {
+        piece(path, What::Host { path: path.to_owned(), access, directory: true })
+    }
+
+    #[test]
+    fn parents_come_before_children_and_refusals_last() {
+        let mut pieces = vec![
+            piece("/a/b/secret", What::Denied),
+            host("/a/b", FileAccess::Write),
+            host("/a-b", FileAccess::Read),
+            host("/a", FileAccess::Execute),
+        ];
+        order(&mut pieces);
+        let paths: Vec<&str> = pieces.iter().map(|piece| piece.at.as_str()).collect();
+        assert_eq!(paths, ["/a", "/a/b", "/a-b", "/a/b/secret"]);
+    }
+
+    #[test]
+    fn of_two_grants_of_one_path_the_smaller_counts_and_both_beat_the_scratch_folder() {
+        let mut pieces = vec![
+            piece("/tmp", What::Scratch(0o1777)),
+            host("/tmp", FileAccess::Write),
+            host("/tmp", FileAccess::Read),
+        ];
+        order(&mut pieces);
+        assert_eq!(pieces, [host("/tmp", FileAccess::Read)]);
+    }
+
+    #[test]
+    fn a_refusal_with_a_grant_below_becomes_an_empty_folder() {
+        let mut pieces = vec![
+            host("/a", FileAccess::Read),
+            piece("/a/b", What::Denied),
+            host("/a/b/c", FileAccess::Read),
+            piece("/a/d", What::Denied),
+        ];
+        hollow(&mut pieces);
+        order(&mut pieces);
+        let whats: Vec<&What> = pieces.iter().map(|piece| &piece.what).collect();
+        assert!(matches!(
+            whats.as_slice(),
+            [What::Host { .. }, What::Scratch(0o700), What::Host { .. }, What::Denied]
+        ));
+    }
+
+    #[test]
+    fn within_counts_whole_components() {
+        assert!(within("/a/b", "/a"));
+        assert!(within("/a", "/a"));
+        assert!(within("/a", "/"));
+        assert!(!within("/ab", "/a"));
+    }
+}
