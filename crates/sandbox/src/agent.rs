@@ -144,10 +144,7 @@ fn limit(limits: &CageLimits) -> io::Result<()> {
 fn no_capabilities() -> io::Result<()> {
     let empty = CapabilitySet::empty();
     rustix::thread::clear_ambient_capability_set()?;
-    rustix::thread::set_capabilities(
-        None,
-        CapabilitySets { effective: empty, permitted: empty, inheritable: empty },
-    )?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: empty, permitted: empty, inheritable: empty })?;
     Ok(())
 }
 

@@ -26,8 +26,7 @@ use crate::sys::process;
 use crate::terminal::{Carried, Raw, carry};
 
 /// Signals that go to the command.
-const FORWARDED: [i32; 6] =
-    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
+const FORWARDED: [i32; 6] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
 /// Most events taken in one turn.
 const EVENTS_IN_TURN: usize = 256;
 /// Most commands that are being started at once.
@@ -44,6 +43,17 @@ pub enum End {
     Signal(i32),
     /// The cage broke before that was known; everything in it was killed.
     Lost,
+}
+
+impl End {
+    /// Ends this program in the same way, so that whoever waits for it sees what the command did: also by a signal.
+    pub fn repeat(self) -> ! {
+        match self {
+            Self::Code(code) => process::exit_now(code),
+            Self::Signal(signal) => process::die_by(signal),
+            Self::Lost => process::exit_now(125),
+        }
+    }
 }
 
 /// What came of one turn.
@@ -321,10 +331,7 @@ impl Cage {
     }
 
     fn wait(&self, others: &[BorrowedFd<'_>], timeout: Option<&Timespec>) -> io::Result<Ready> {
-        let mut fds = vec![
-            PollFd::new(&self.watch, PollFlags::IN),
-            PollFd::new(&self.orders, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::new(&self.watch, PollFlags::IN), PollFd::new(&self.orders, PollFlags::IN)];
         let mut index = Vec::new();
         let events = self.events.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN));
         let signals = self.signals.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN));
@@ -354,7 +361,8 @@ impl Cage {
             Err(Errno::INTR) => return Ok(Ready::default()),
             Err(errno) => return Err(errno.into()),
         }
-        let is = |index: Option<usize>| index.and_then(|index| fds.get(index)).is_some_and(|fd| !fd.revents().is_empty());
+        let is =
+            |index: Option<usize>| index.and_then(|index| fds.get(index)).is_some_and(|fd| !fd.revents().is_empty());
         let at = |slot: usize| is(index.get(slot).copied().flatten());
         Ok(Ready {
             gone: is(Some(0)),
@@ -528,11 +536,8 @@ impl Cage {
         let mut over = None;
         match channel::receive::<FromCage>(&*gate, RecvFlags::DONTWAIT) {
             Ok(Some(got)) => match got.message {
-                FromCage::Ready => {
-                    if rustix::io::write(&*gate, b"!").is_err() {
-                        over = Some("it ended before it began".to_owned());
-                    }
-                }
+                FromCage::Ready if rustix::io::write(&*gate, b"!").is_ok() => {}
+                FromCage::Ready => over = Some("it ended before it began".to_owned()),
                 FromCage::Terminal => {
                     for master in got.descriptors {
                         happened.push(Happening::Terminal { id: *id, master });

@@ -80,7 +80,9 @@ pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd, flags: RecvFlags) 
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let count = loop {
         match rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
-            Ok(got) if got.flags.contains(rustix::net::ReturnFlags::TRUNC) => return Err(io::ErrorKind::InvalidData.into()),
+            Ok(got) if got.flags.contains(rustix::net::ReturnFlags::TRUNC) => {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             Ok(got) => break got.bytes,
             Err(Errno::INTR) => {}
             // The other end went away with messages of ours unread.

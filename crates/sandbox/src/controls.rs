@@ -16,7 +16,11 @@ const CONTROLS: [(&str, &str, &str); 21] = [
     ("files.home", "of the home folder only what is granted is there", MOUNTS),
     ("files.denied", "what the plan refuses inside its grants cannot be read", "an unreadable mount over each"),
     ("files.root", "nothing is made or changed outside the granted folders", "read-only root"),
-    ("seals.names", "no sealed name is made, and none becomes a link", "calls that make names are carried out by the broker"),
+    (
+        "seals.names",
+        "no sealed name is made, and none becomes a link",
+        "calls that make names are carried out by the broker",
+    ),
     ("seals.existing", "what is sealed and exists is not changed, replaced or removed", "read-only mounts, broker"),
     ("process.descriptors", "no open file of the caller comes along but the standard three", "closed before the start"),
     ("process.environment", "no variable comes along that the plan does not name", "environment built from the plan"),
@@ -24,7 +28,11 @@ const CONTROLS: [(&str, &str, &str); 21] = [
     ("processes.signals", "nothing of the cage's own can be signalled", "Landlock scope"),
     ("kernel.namespaces", "no new namespaces", FILTER),
     ("kernel.mount", "no mounts", "system call filter, no capabilities"),
-    ("kernel.ptrace", "no process outside, and none of creel's, is traced or read", "system call filter, closed memory"),
+    (
+        "kernel.ptrace",
+        "no process outside, and none of creel's, is traced or read",
+        "system call filter, closed memory",
+    ),
     ("kernel.surface", "no io_uring, bpf, perf, keyrings, userfaultfd", FILTER),
     ("kernel.sockets", "no netlink, vsock, packet or raw sockets", FILTER),
     ("kernel.settings", "no kernel setting is changed", "read-only /proc"),
@@ -35,7 +43,8 @@ const CONTROLS: [(&str, &str, &str); 21] = [
     ("network.loopback", "nothing on the host's loopback device is reached but granted ports", "network namespace"),
 ];
 /// The last of [`CONTROLS`], which has a word of its own where ports are forwarded.
-const OUTSIDE: (&str, &str, &str) = ("network.outside", "no other network is reached", "network namespace without a way out");
+const OUTSIDE: (&str, &str, &str) =
+    ("network.outside", "no other network is reached", "network namespace without a way out");
 /// Longest evidence in bytes.
 const MAX_EVIDENCE: usize = 2048;
 

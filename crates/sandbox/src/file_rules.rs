@@ -9,8 +9,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use creel_model::cage::FileAccess;
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, LandlockStatus,
-    RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, Scope,
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, RestrictionStatus,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, Scope,
 };
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;

@@ -236,18 +236,23 @@ impl Launch {
         let listener = SocketAddr::from_abstract_name(&abstract_socket).and_then(|name| UnixListener::bind_addr(&name));
         let granted_socket = |path: &str| plan.sockets.iter().any(|socket| socket.host == path || socket.cage == path);
         let uid = rustix::process::getuid().as_raw();
-        let sockets = SOCKETS.map(str::to_owned).into_iter().chain([
-            format!("/run/user/{uid}/bus"),
-            format!("/run/user/{uid}/creel/control.sock"),
-        ]);
+        let sockets = SOCKETS
+            .map(str::to_owned)
+            .into_iter()
+            .chain([format!("/run/user/{uid}/bus"), format!("/run/user/{uid}/creel/control.sock")]);
         let set = ProbeSet {
             all: self.probes == Probes::All,
             outside: OUTSIDE.map(str::to_owned).into_iter().filter(there).collect(),
             home: HOME.map(|name| format!("{}/{name}", self.home)).into_iter().filter(there).collect(),
-            denied: plan.files.iter().filter(refused).map(|rule| rule.path.clone()).filter(exists_inside).take(16).collect(),
-            sockets: sockets
-                .filter(|path| !granted_socket(path) && rustix::fs::lstat(path.as_str()).is_ok())
+            denied: plan
+                .files
+                .iter()
+                .filter(refused)
+                .map(|rule| rule.path.clone())
+                .filter(exists_inside)
+                .take(16)
                 .collect(),
+            sockets: sockets.filter(|path| !granted_socket(path) && rustix::fs::lstat(path.as_str()).is_ok()).collect(),
             port: number.filter(|port| !plan.network.host_loopback_ports.contains(port)),
             abstract_socket,
             foreign_names: environment::foreign(&plan.environment, environment),
@@ -255,10 +260,7 @@ impl Launch {
                 .pieces
                 .iter()
                 .filter(|piece| {
-                    matches!(
-                        piece.what,
-                        What::Host { access: FileAccess::Write, directory: true, .. } | What::Layer
-                    )
+                    matches!(piece.what, What::Host { access: FileAccess::Write, directory: true, .. } | What::Layer)
                 })
                 .map(|piece| piece.at.clone())
                 .collect(),

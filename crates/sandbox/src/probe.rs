@@ -146,11 +146,16 @@ impl Trial<'_> {
             self.note("files.denied", &format!("read `{object}`"), opened);
         }
         let write = |path: &str| rustix::fs::openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-        self.note("kernel.settings", "open `/proc/sys/kernel/core_pattern` for writing", write("/proc/sys/kernel/core_pattern"));
+        self.note(
+            "kernel.settings",
+            "open `/proc/sys/kernel/core_pattern` for writing",
+            write("/proc/sys/kernel/core_pattern"),
+        );
         self.note("kernel.settings", "open `/proc/sysrq-trigger` for writing", write("/proc/sysrq-trigger"));
         let root = rustix::fs::mkdirat(CWD, "/creel-probe", Mode::RWXU);
         self.note("files.root", "make `/creel-probe`", root);
-        let node = rustix::fs::mknodat(CWD, "/tmp/creel-probe", FileType::BlockDevice, Mode::RUSR, rustix::fs::makedev(8, 0));
+        let node =
+            rustix::fs::mknodat(CWD, "/tmp/creel-probe", FileType::BlockDevice, Mode::RUSR, rustix::fs::makedev(8, 0));
         if node.is_ok() {
             let _ = rustix::fs::unlinkat(CWD, "/tmp/creel-probe", AtFlags::empty());
         }
@@ -176,11 +181,8 @@ impl Trial<'_> {
         let detail = if folder { "a standard descriptor is a folder" } else { "no standard descriptor is a folder" };
         self.say("process.descriptors", Some(!folder), detail.to_owned());
         let foreign = &self.set.foreign_names;
-        let detail = if foreign.is_empty() {
-            "every name in it stands in the plan".to_owned()
-        } else {
-            foreign.join(", ")
-        };
+        let detail =
+            if foreign.is_empty() { "every name in it stands in the plan".to_owned() } else { foreign.join(", ") };
         self.say("process.environment", Some(self.set.foreign_names.is_empty()), detail);
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let mut strangers = Vec::new();
@@ -232,8 +234,13 @@ impl Trial<'_> {
             line.is_some_and(|value| value.trim().chars().all(|digit| digit == '0'))
         };
         let (effective, permitted) = (none("CapEff:"), none("CapPrm:"));
-        let no_new = status.lines().any(|line| line.strip_prefix("NoNewPrivs:").is_some_and(|value| value.trim() == "1"));
-        let detail = format!("capabilities: {}, no_new_privs: {}", if effective && permitted { "none" } else { "some" }, u8::from(no_new));
+        let no_new =
+            status.lines().any(|line| line.strip_prefix("NoNewPrivs:").is_some_and(|value| value.trim() == "1"));
+        let detail = format!(
+            "capabilities: {}, no_new_privs: {}",
+            if effective && permitted { "none" } else { "some" },
+            u8::from(no_new)
+        );
         self.say("kernel.privileges", Some(effective && permitted && no_new), detail);
     }
 
@@ -259,7 +266,11 @@ impl Trial<'_> {
         match self.set.port {
             Some(port) => {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                self.note("network.loopback", "connect to the supervisor on the host's 127.0.0.1", TcpStream::connect_timeout(&address, short));
+                self.note(
+                    "network.loopback",
+                    "connect to the supervisor on the host's 127.0.0.1",
+                    TcpStream::connect_timeout(&address, short),
+                );
             }
             None => self.nothing("network.loopback", "the supervisor could not listen"),
         }
@@ -278,7 +289,7 @@ impl Trial<'_> {
                 let Some((last, parents)) = components.split_last() else { continue };
                 let name = |component: &String| component.replace('*', "creel-probe");
                 let parent: Vec<String> = parents.iter().map(name).collect();
-                let parent = [&[root.clone()], parent.as_slice()].concat().join("/");
+                let parent = [std::slice::from_ref(root), parent.as_slice()].concat().join("/");
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let Ok(parent) = rustix::fs::openat(CWD, parent.as_str(), flags, Mode::empty()) else { continue };
                 let last = name(last);
@@ -363,4 +374,3 @@ fn name_of(number: i32) -> String {
     }
     errno.to_string()
 }
-

@@ -66,7 +66,8 @@ impl Raw {
     /// # Errors
     /// The kernel's.
     pub(crate) fn again(&mut self) -> io::Result<()> {
-        let foreground = rustix::termios::tcgetpgrp(&self.terminal).is_ok_and(|group| group == rustix::process::getpgrp());
+        let foreground =
+            rustix::termios::tcgetpgrp(&self.terminal).is_ok_and(|group| group == rustix::process::getpgrp());
         if !foreground || self.raw {
             return Ok(());
         }

@@ -173,10 +173,8 @@ impl Warden<'_> {
         loop {
             let timeout = self.broker.timeout().and_then(|wait| Timespec::try_from(wait).ok());
             let ready: Vec<bool> = {
-                let mut wait = vec![
-                    PollFd::new(&self.children, PollFlags::IN),
-                    PollFd::new(&self.orders, PollFlags::IN),
-                ];
+                let mut wait =
+                    vec![PollFd::new(&self.children, PollFlags::IN), PollFd::new(&self.orders, PollFlags::IN)];
                 wait.extend(self.broker.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
                 match poll(&mut wait, timeout.as_ref()) {
                     Ok(_) => wait.iter().map(|fd| !fd.revents().is_empty()).collect(),

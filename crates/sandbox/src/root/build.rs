@@ -124,11 +124,8 @@ pub(crate) fn build(layout: &Layout, temporary_bytes: Option<u64>, layer: Option
     let scratch = mount::new_file_system(c"tmpfs", &options, plain).step("make the writable folders")?;
     let sealed = plain.and(Attributes::NO_EXEC);
     let proc = mount::new_file_system(c"proc", &[], sealed.and(Attributes::READ_ONLY)).step("make `/proc`")?;
-    let terminals = [
-        FsOption::Flag(c"newinstance"),
-        FsOption::Text(c"ptmxmode", c"0666"),
-        FsOption::Text(c"mode", c"0620"),
-    ];
+    let terminals =
+        [FsOption::Flag(c"newinstance"), FsOption::Text(c"ptmxmode", c"0666"), FsOption::Text(c"mode", c"0620")];
     let attributes = Attributes::NO_SET_ID.and(Attributes::NO_EXEC);
     let terminals = mount::new_file_system(c"devpts", &terminals, attributes).step("make `/dev/pts`")?;
 
@@ -138,7 +135,8 @@ pub(crate) fn build(layout: &Layout, temporary_bytes: Option<u64>, layer: Option
     // Parts of a mount can be copied only once it has a place, too; this one lies below the root's and ends with the host.
     mount::attach(scratch.as_fd(), foothold.as_fd()).step("place the writable folders")?;
     mount::attach(root.as_fd(), foothold.as_fd()).step("place the root")?;
-    let mut inside = Inside { root: root.as_fd(), layout, scratch: Scratch { mount: scratch.as_fd(), folders: 0, denied: None } };
+    let mut inside =
+        Inside { root: root.as_fd(), layout, scratch: Scratch { mount: scratch.as_fd(), folders: 0, denied: None } };
     inside.put("/proc", &proc, true)?;
     inside.devices(&devices, &terminals)?;
     for (index, (piece, loose)) in layout.pieces.iter().zip(&loose).enumerate() {

@@ -240,11 +240,8 @@ mod tests {
 
     #[test]
     fn of_two_grants_of_one_path_the_smaller_counts_and_both_beat_the_scratch_folder() {
-        let mut pieces = vec![
-            piece("/tmp", What::Scratch(0o1777)),
-            host("/tmp", FileAccess::Write),
-            host("/tmp", FileAccess::Read),
-        ];
+        let mut pieces =
+            vec![piece("/tmp", What::Scratch(0o1777)), host("/tmp", FileAccess::Write), host("/tmp", FileAccess::Read)];
         order(&mut pieces);
         assert_eq!(pieces, [host("/tmp", FileAccess::Read)]);
     }
@@ -260,10 +257,7 @@ mod tests {
         hollow(&mut pieces);
         order(&mut pieces);
         let whats: Vec<&What> = pieces.iter().map(|piece| &piece.what).collect();
-        assert!(matches!(
-            whats.as_slice(),
-            [What::Host { .. }, What::Scratch(0o700), What::Host { .. }, What::Denied]
-        ));
+        assert!(matches!(whats.as_slice(), [What::Host { .. }, What::Scratch(0o700), What::Host { .. }, What::Denied]));
     }
 
     #[test]

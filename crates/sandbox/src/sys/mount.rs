@@ -106,11 +106,7 @@ pub(crate) enum FsOption<'a> {
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn new_file_system(
-    kind: &CStr,
-    options: &[FsOption<'_>],
-    attributes: Attributes,
-) -> io::Result<OwnedFd> {
+pub(crate) fn new_file_system(kind: &CStr, options: &[FsOption<'_>], attributes: Attributes) -> io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for option in options {
         match option {

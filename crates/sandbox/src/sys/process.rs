@@ -40,21 +40,9 @@ pub(crate) fn clone_into_namespaces() -> io::Result<Fork> {
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP
         | libc::SIGCHLD;
-    clone(flags)
-}
-
-fn clone(flags: libc::c_int) -> io::Result<Fork> {
     // SAFETY: without `CLONE_VM` and with no stack given the child goes on with a copy of this one's memory, as after
     // `fork`; the process has one thread.
     forked(unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) })
-}
-
-/// As [`clone_into_namespaces`] with only the namespaces named by `flags` (`CLONE_NEW…`), for trials.
-///
-/// # Errors
-/// The kernel's.
-pub(crate) fn clone_with(flags: libc::c_int) -> io::Result<Fork> {
-    clone(flags | libc::SIGCHLD)
 }
 
 fn forked(result: libc::c_long) -> io::Result<Fork> {
@@ -193,7 +181,6 @@ pub(crate) fn new_session_keyring() -> io::Result<()> {
     let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>(), 0, 0, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
-
 
 /// Processor time in milliseconds, and most memory of one process in bytes, of the children that were waited for.
 pub(crate) fn children_usage() -> (u64, u64) {
