@@ -27,7 +27,7 @@ use crate::controls;
 use crate::environment;
 use crate::forward::Forwarder;
 use crate::init;
-use crate::probe::{Outcome, ProbeSet, Probes};
+use crate::probe::{Outcome, ProbeSet, Probes, Sealed};
 use crate::review::Layer;
 use crate::root::layout::{self, What, lay_out, within};
 use crate::setup::{Command, Ends, FromCage, Setup};
@@ -268,7 +268,11 @@ impl Launch {
                 .seals
                 .iter()
                 .filter(|seal| seal.kind != SealKind::GitConfig)
-                .map(|seal| (seal.components.clone(), seal.kind == SealKind::File))
+                .map(|seal| Sealed {
+                    components: seal.components.clone(),
+                    file: seal.kind == SealKind::File,
+                    below: seal.below.clone(),
+                })
                 .collect(),
         };
         (set, Watched { terminal: None, _port: port, _abstract_socket: listener.ok() })

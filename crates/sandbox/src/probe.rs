@@ -18,6 +18,7 @@ use rustix::process::{Pid, WaitOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::channel;
+use crate::root::layout::within;
 use crate::setup::FromCage;
 use crate::sys::attempt::{Forbidden, attempt};
 use crate::sys::process::{self, Fork};
@@ -56,8 +57,19 @@ pub(crate) struct ProbeSet {
     pub(crate) foreign_names: Vec<String>,
     /// Writable folders of the host, as paths in the cage.
     pub(crate) roots: Vec<String>,
-    /// Seals to try below the roots: the components, and whether it is a file's.
-    pub(crate) seals: Vec<(Vec<String>, bool)>,
+    /// Seals to try below the roots.
+    pub(crate) seals: Vec<Sealed>,
+}
+
+/// A sealed name to try.
+#[derive(Clone, Debug)]
+pub(crate) struct Sealed {
+    /// Its last components.
+    pub(crate) components: Vec<String>,
+    /// It is a file's.
+    pub(crate) file: bool,
+    /// The only folder below which it is sealed.
+    pub(crate) below: Option<String>,
 }
 
 /// What came of one attempt.
@@ -282,7 +294,13 @@ impl Trial<'_> {
     fn seals(&mut self) {
         let mut tried = 0_usize;
         for root in &self.set.roots {
-            for (components, file) in &self.set.seals {
+            for Sealed { components, file, below } in &self.set.seals {
+                // A seal with a folder of its own is tried in that folder.
+                let root = match below {
+                    Some(below) if within(below, root) => below,
+                    Some(_) => continue,
+                    None => root,
+                };
                 if tried >= MAX_OBJECTS && !self.set.all {
                     break;
                 }
