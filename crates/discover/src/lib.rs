@@ -7,6 +7,7 @@
 
 pub mod accounts;
 pub mod collect;
+pub mod confinement;
 pub mod identity;
 mod installs;
 pub mod look;

@@ -79,6 +79,12 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     stat(pid).map(|stat| stat.start_ticks)
 }
 
+/// Parent and start time of a process; `None` where there is none.
+#[must_use]
+pub fn parent_of(pid: u32) -> Option<(u32, u64)> {
+    stat(pid).map(|stat| (stat.ppid, stat.start_ticks))
+}
+
 /// Whether exactly this process, not a later one with its pid, still runs (or waits to be reaped).
 #[must_use]
 pub fn is_alive(key: ProcessKey) -> bool {
@@ -293,7 +299,7 @@ fn arguments(pid: u32) -> Vec<String> {
         .collect()
 }
 
-fn namespace(pid: u32, name: &str) -> Option<u64> {
+pub(crate) fn namespace(pid: u32, name: &str) -> Option<u64> {
     let target = link(pid, &format!("ns/{name}"));
     target.split_once('[')?.1.strip_suffix(']')?.parse().ok()
 }

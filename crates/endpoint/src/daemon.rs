@@ -98,6 +98,9 @@ impl Daemon {
         let key = creel_journal::keys::device_key(&config.state.join("device.key"), ORIGIN)
             .context("the device key cannot be used")?;
         let verifier = key.verifier().clone();
+        // The journal keeps the one; statements about cages are signed with the other.
+        let device_key = creel_journal::keys::device_key(&config.state.join("device.key"), ORIGIN)
+            .context("the device key cannot be used")?;
         // The public half beside it, for whoever verifies the record without this daemon.
         std::fs::write(config.state.join("device.pub"), format!("{verifier}\n"))
             .context("the public key cannot be written")?;
@@ -125,6 +128,7 @@ impl Daemon {
             boot_id: boot_id.clone(),
             source,
             content_key,
+            device_key: Some(device_key),
             now_unix_ns: now.unix_ns,
         });
         world.set_verifier(verifier);
@@ -188,8 +192,9 @@ impl Daemon {
         };
         let server =
             ControlServer::new(Arc::clone(&self.desk), Arc::clone(&self.world), Arc::clone(&self.live), shutdown);
-        spawn("control", move || server.serve(&control))?;
         let hooks = HookServer::new(Arc::clone(&self.desk), Arc::clone(&self.world));
+        self.world.cages.answer_with(&hooks);
+        spawn("control", move || server.serve(&control))?;
         let world = Arc::clone(&self.world);
         let live = Arc::clone(&self.live);
         // The first look at the machine must not delay the first decision.
@@ -220,6 +225,7 @@ impl Daemon {
                 continue;
             }
             let _ = self.desk.tell(Input::Tick);
+            self.world.cages.tick(&self.world, &self.desk);
             for run in self.world.identity.ended() {
                 self.run_ended(run);
             }

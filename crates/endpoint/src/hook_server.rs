@@ -15,6 +15,7 @@ use creel_model::{Action, Decision, Moment, RecordKind};
 use creel_wire::hook;
 
 use crate::budget::{Fast, SlowLane, Until};
+use crate::cages::CageRun;
 use crate::clock;
 use crate::connections::Places;
 use crate::desk::{Desk, stopped};
@@ -79,13 +80,37 @@ impl HookServer {
             let thread = std::thread::Builder::new().name("hook".to_owned()).stack_size(STACK_BYTES);
             // A thread that cannot be started closes the connection, and the hook denies.
             let _ = thread.spawn(move || {
-                server.answer(stream, &peer);
+                server.answer(stream, &peer, None);
                 drop(place);
             });
         }
     }
 
-    fn answer(&self, stream: UnixStream, peer: &Peer) {
+    /// Accepts on the socket of one run in a cage until it is shut down: what arrives there is that run's.
+    pub fn serve_run(self: &Arc<Self>, listener: &UnixListener, run: &Arc<CageRun>) {
+        loop {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                // What shutting a listening socket down ends in.
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => return,
+                Err(_) => {
+                    std::thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
+            };
+            let Ok(peer) = Peer::of(&stream) else { continue };
+            self.world.saw(&peer);
+            let Some(place) = self.connections.take(peer.uid) else { continue };
+            let (server, run) = (Arc::clone(self), Arc::clone(run));
+            let thread = std::thread::Builder::new().name("hook".to_owned()).stack_size(STACK_BYTES);
+            let _ = thread.spawn(move || {
+                server.answer(stream, &peer, Some(&run));
+                drop(place);
+            });
+        }
+    }
+
+    fn answer(&self, stream: UnixStream, peer: &Peer, cage: Option<&CageRun>) {
         let incoming = streams::InTime::new(&stream, TRANSFER);
         let request = match hook::read_request(&mut BufReader::with_capacity(64 * 1024, incoming)) {
             Ok(request) => request,
@@ -95,7 +120,10 @@ impl HookServer {
             }
         };
         let received = clock::now();
-        let answer = self.judge(&request, peer, received, &stream);
+        let answer = match cage {
+            None => self.judge(&request, peer, received, &stream),
+            Some(run) => self.judge_caged(&request, peer, received, &stream, run),
+        };
         if let Ok(bytes) = hook::encode_answer(&answer) {
             let _ = streams::InTime::new(&stream, TRANSFER).write_all(&bytes);
         }
@@ -128,6 +156,49 @@ impl HookServer {
         let flags = hook::Flags::parse(&request.arguments).unwrap_or_default();
         let decision = self.decide(&action, &caller, payload.len() as u64, &flags, received, stream);
         answer_for(kind, &action, &decision)
+    }
+
+    /// What arrives over a run's own socket is that run's, if it comes out of its cage.
+    fn judge_caged(
+        &self,
+        request: &hook::Request,
+        peer: &Peer,
+        received: Moment,
+        stream: &UnixStream,
+        run: &CageRun,
+    ) -> hook::Answer {
+        let hook::Request { kind, event, payload, .. } = request;
+        let caller = run.admits(peer).then(|| run.caller(kind));
+        let action = match dialect::parse(kind, event, payload) {
+            Ok(action) => action,
+            Err(malformed) => {
+                let decision = self.refuse(peer, kind, event, malformed.to_string(), caller);
+                return printed(kind, event, &decision);
+            }
+        };
+        let Some(caller) = caller else {
+            let decision = self.unattributed(peer, request, &Unknown::OutsideCage, received);
+            return answer_for(kind, &action, &decision);
+        };
+        if caller.kind != *kind {
+            let reason =
+                format!("this cage is {}'s, and a hook of `{kind}` calls; start that one in its own", caller.kind);
+            let decision = self.refuse(peer, kind, event, reason, Some(caller));
+            return printed(kind, event, &decision);
+        }
+        let canary = &self.world.canary.live;
+        if let Some(decision) = canary.decide(&action, payload, &caller.kind, caller.account.uid, peer) {
+            return answer_for(kind, &action, &decision);
+        }
+        let flags = hook::Flags::parse(&request.arguments).unwrap_or_default();
+        let decision = self.decide(&action, &caller, payload.len() as u64, &flags, received, stream);
+        let answer = dialect::answer(kind, &action, &decision);
+        let told = run.untold().and_then(|text| dialect::tell(&action, &answer, &text));
+        if told.is_some() {
+            run.was_told();
+        }
+        let dialect::Answer { stdout, stderr, exit_code } = told.unwrap_or(answer);
+        hook::Answer { exit_code, stdout, stderr }
     }
 
     fn decide(

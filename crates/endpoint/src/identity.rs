@@ -30,6 +30,8 @@ pub enum Unknown {
     Gone,
     /// The tree above the process could not be seen up to its root: it is too deep, changed, or nobody answers.
     NotWhole,
+    /// It came over the socket of a run in a cage, and not out of that cage.
+    OutsideCage,
     /// The agent runs under another account than the hook.
     OtherAccount {
         /// The hook's.
@@ -45,6 +47,9 @@ impl std::fmt::Display for Unknown {
             Unknown::NoAgentAbove => f.write_str("no agent of the catalog is above the process that called the hook"),
             Unknown::Gone => f.write_str("the process that called the hook ended before it was looked at"),
             Unknown::NotWhole => f.write_str("the processes above it cannot be seen up to the first one"),
+            Unknown::OutsideCage => {
+                f.write_str("the process that called a run's hook socket is not in that run's cage")
+            }
             Unknown::OtherAccount { hook, agent } => {
                 write!(f, "the hook runs as account {hook} and the agent above it as {agent}")
             }

@@ -10,6 +10,7 @@ pub mod accounts;
 pub mod activation;
 pub mod budget;
 pub mod bundles;
+pub mod cages;
 pub mod canary;
 pub mod clock;
 pub mod config;

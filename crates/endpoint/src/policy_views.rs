@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use creel_guard::Trust;
-use creel_model::RuleMode;
-use creel_policy::{Bundle, Diagnostic, TestReport};
-use creel_wire::control::{DiagnosticView, PolicySummary, PolicyView, RuleView, TestCaseView, TestReportView};
+use creel_model::cage::WorkspaceMode;
+use creel_model::{RuleMode, RunId};
+use creel_policy::{Bundle, CageRequest, Diagnostic, NoPlan, Places, TestReport};
+use creel_wire::control::{
+    DiagnosticView, PolicySummary, PolicyView, ProfileCheck, ProfileView, RuleView, TestCaseView, TestReportView,
+};
 
 /// A bundle with its rules; `files` may be empty.
 #[must_use]
@@ -54,6 +57,53 @@ pub fn rule(rule: &creel_policy::RuleInfo) -> RuleView {
         verbs: rule.verbs.iter().copied().collect(),
         exceptable: rule.exceptable,
         taxonomy: rule.taxonomy.clone(),
+    }
+}
+
+/// The profiles of a bundle, without plans.
+#[must_use]
+pub fn profiles(bundle: &Bundle) -> ProfileCheck {
+    let view = |info: creel_policy::ProfileInfo| ProfileView {
+        name: info.name,
+        about: info.about,
+        extends: info.extends,
+        kinds: info.kinds.into_iter().collect(),
+        plan: None,
+        notes: Vec::new(),
+    };
+    ProfileCheck { profiles: bundle.profiles().into_iter().map(view).collect(), diagnostics: Vec::new() }
+}
+
+/// Adds to each profile the plan that it makes for an account and a workspace.
+///
+/// # Errors
+/// The workspace is none.
+pub fn add_plans(bundle: &Bundle, check: &mut ProfileCheck, places: &Places) -> Result<(), NoPlan> {
+    for profile in &mut check.profiles {
+        let compiled = bundle.cage_plan(&CageRequest {
+            run: RunId::from_random([0; 16]),
+            profile: Some(&profile.name),
+            kind: profile.kinds.first().map(String::as_str),
+            places,
+            mode: WorkspaceMode::Direct,
+            learn: false,
+            seconds: None,
+            programs: &[],
+            hook: None,
+            never: &[],
+        })?;
+        profile.plan = Some(Box::new(compiled.plan));
+        profile.notes = compiled.notes;
+    }
+    Ok(())
+}
+
+/// Checks the profiles of a bundle that is only text yet.
+#[must_use]
+pub fn check_profiles(files: &BTreeMap<String, String>, now_unix_s: i64) -> ProfileCheck {
+    match Bundle::load(files, now_unix_s) {
+        Ok(bundle) => profiles(&bundle),
+        Err(faults) => ProfileCheck { profiles: Vec::new(), diagnostics: diagnostics(&faults) },
     }
 }
 

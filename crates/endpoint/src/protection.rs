@@ -90,6 +90,12 @@ impl Protections {
         Self { hook, socket, mode: config.mode, proofs: Mutex::new(BTreeMap::new()) }
     }
 
+    /// The hook program that is written into settings.
+    #[must_use]
+    pub fn hook(&self) -> &Path {
+        &self.hook
+    }
+
     fn command(&self) -> HookCommand {
         HookCommand {
             path: self.hook.display().to_string(),

@@ -10,10 +10,11 @@ use creel_guard::{Caller, FileDigest, Looked, Resolution, Trust, Wanted};
 use creel_inspect::Place;
 use creel_model::{Action, Digest, Mode};
 use creel_policy::Bundle;
-use creel_seal::{ContentKey, VerifierKey};
+use creel_seal::{ContentKey, DeviceKey, VerifierKey};
 
 use crate::accounts::Accounts;
 use crate::bundles::Modes;
+use crate::cages::Cages;
 use crate::canary::Canary;
 use crate::config::Config;
 use crate::identity::Identity;
@@ -32,10 +33,13 @@ fn keyed(key: &ContentKey, digest: &Digest) -> Digest {
 /// The shared facts.
 pub struct World {
     content_key: ContentKey,
+    boot_id: String,
     config: Config,
     accounts: Arc<Accounts>,
     /// Agents above processes.
     pub identity: Identity,
+    /// Runs in cages.
+    pub cages: Cages,
     /// Calls that are creel's own tests.
     pub canary: Canary,
     /// What is wired into agents' settings.
@@ -89,6 +93,8 @@ pub struct Foundation {
     pub source: crate::bundles::Source,
     /// Key of content digests.
     pub content_key: ContentKey,
+    /// The device key, for statements about cages.
+    pub device_key: Option<DeviceKey>,
     /// Now, wall clock.
     pub now_unix_ns: i64,
 }
@@ -97,13 +103,17 @@ impl World {
     /// The world of a daemon that starts.
     #[must_use]
     pub fn new(foundation: Foundation) -> Arc<Self> {
-        let Foundation { config, catalog, accounts, root, boot_id, source, content_key, now_unix_ns } = foundation;
+        let Foundation { config, catalog, accounts, root, boot_id, source, content_key, device_key, now_unix_ns } =
+            foundation;
+        let known_boot = boot_id.clone();
         let identity =
             Identity::new(Arc::clone(&catalog), Arc::clone(&accounts), Arc::clone(&root), config.mode, boot_id);
         let protections = Protections::new(&config);
         Arc::new(Self {
             content_key,
             identity,
+            boot_id: known_boot,
+            cages: Cages::new(device_key),
             canary: Canary::default(),
             protections,
             root,
@@ -233,6 +243,33 @@ impl World {
         }
         *self.inventory.lock().unwrap_or_else(PoisonError::into_inner) = reports.clone();
         reports
+    }
+
+    /// A digest of content as it is recorded.
+    #[must_use]
+    pub fn keyed(&self, digest: &Digest) -> Digest {
+        keyed(&self.content_key, digest)
+    }
+
+    /// Which boot of the machine this is.
+    #[must_use]
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    /// How an agent of that kind and account stood at the last look; `None` where none was seen.
+    #[must_use]
+    pub fn posture(&self, kind: &str, uid: u32) -> Option<crate::identity::Posture> {
+        let inventory = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = inventory.iter().find(|report| report.kind == kind && report.account.uid == uid)?;
+        let managed = report.has_creel_hook();
+        Some(crate::identity::Posture { approval_mode: report.approval.mode, managed })
+    }
+
+    /// The account of that number.
+    #[must_use]
+    pub fn account(&self, uid: u32) -> creel_model::Account {
+        self.accounts.of(uid)
     }
 
     /// The login name of an account.

@@ -58,6 +58,15 @@ impl Asker {
                 ));
             }
         }
+        // A cage whose program is none of the catalog's has no agent in its tree, and no say either.
+        if world.cages.around(peer.pid).is_some() {
+            let message = "this command runs in a cage, and a cage has no say here";
+            return Err(Refusal::new(
+                RefusalCode::BelowAgent,
+                message,
+                "open a terminal of your own and try again there",
+            ));
+        }
         if peer.is_still_there() == Some(false) {
             return Err(Refusal::new(RefusalCode::Forbidden, "the process that asks has ended", ""));
         }

@@ -4,6 +4,7 @@
 //! the desk or the world; nothing is decided here. What each kind of asker may do stands in [`authority`].
 
 mod authority;
+mod cages;
 mod guarding;
 mod policy;
 mod questions;
@@ -63,6 +64,11 @@ pub(crate) struct Refusal {
 impl Refusal {
     pub(crate) fn new(code: RefusalCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code, message: message.into(), hint: hint.into() }
+    }
+
+    /// Whether it is of this kind.
+    pub(crate) fn is(&self, code: RefusalCode) -> bool {
+        self.code == code
     }
 }
 
@@ -205,17 +211,26 @@ impl ControlServer {
             Request::GuardCanary { kind, scope, live } => self.guard_canary(asker, &kind, scope, live, out),
             Request::CanaryWord { kind, scope } => self.canary_word(asker, &kind, scope, out),
             Request::CanaryReport { report } => self.canary_report(asker, &report, out),
-            Request::RunStart(_)
-            | Request::RunGo(_)
-            | Request::RunEvents(_)
-            | Request::RunEnd(_)
-            | Request::RunResume(_)
-            | Request::Runs { .. }
-            | Request::RunShow { .. }
-            | Request::RunWhy { .. }
-            | Request::ProfileShow { .. }
-            | Request::ProfileCheck { .. } => {
-                Err(Refusal::new(RefusalCode::Unavailable, "this daemon makes no plans for cages", "").into())
+            Request::RunStart(start) => self.run_start(asker, *start, out),
+            Request::RunGo(go) => self.run_go(asker, *go, out),
+            Request::RunEvents(events) => Ok(self.world.cages.events(&self.world, &self.desk, asker, events)?),
+            Request::RunEnd(end) => self.run_end(asker, end),
+            Request::RunResume(resume) => {
+                let hook = self.world.cages.resume(&self.world, &self.desk, asker, &resume)?;
+                Ok(out(&Answer::RunResumed(hook))?)
+            }
+            Request::Runs { ended } => self.runs(asker, ended, out),
+            Request::RunShow { id } => {
+                let (view, _) = self.world.cages.find(&self.world, asker, &id)?;
+                Ok(out(&Answer::Runs(vec![view]))?)
+            }
+            Request::RunWhy { id, limit } => self.run_why(asker, &id, limit, out),
+            Request::ProfileShow { name, workspace } => {
+                self.profiles(asker, name.as_deref(), workspace.as_deref(), out)
+            }
+            Request::ProfileCheck { files } => {
+                let now_s = crate::clock::now().unix_ns / 1_000_000_000;
+                Ok(out(&Answer::Profiles(crate::policy_views::check_profiles(&files, now_s)))?)
             }
             Request::Watch => self.watch(asker, out, stream),
             Request::Shutdown => {

@@ -69,7 +69,7 @@ pub struct RunPlan {
 /// granted; its identity is the folder's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookFolder {
-    /// Absolute path on the host: `<runtime>/runs/<id>`.
+    /// Absolute path on the host: `<runtime>/runs/<beginning of the id>`.
     pub host: String,
     /// Absolute path in the cage: the daemon's runtime folder, where `creel-hook` looks.
     pub cage: String,
