@@ -178,9 +178,7 @@ impl Scan<'_> {
             }
         }
         let mut left = listing.folders.clone();
-        left.retain(|name| {
-            !sealed.contains(&name.as_c_str()) && !(repository && matches!(name.to_bytes(), b"objects"))
-        });
+        left.retain(|name| !(sealed.contains(&name.as_c_str()) || repository && name.to_bytes() == b"objects"));
         Ok(left)
     }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use rustix::fd::RawFd;
+use rustix::io::Errno;
 
 use crate::filter::Instruction;
 
@@ -131,10 +132,10 @@ fn send(listener: BorrowedFd<'_>, answer: &RawAnswer) -> bool {
 }
 
 /// Answers a call with a result, or with an error number. `false`: there was nobody to answer any more.
-pub(crate) fn answer(listener: BorrowedFd<'_>, id: u64, result: Result<i64, i32>) -> bool {
+pub(crate) fn answer(listener: BorrowedFd<'_>, id: u64, result: Result<i64, Errno>) -> bool {
     let (value, error) = match result {
         Ok(value) => (value, 0),
-        Err(error) => (0, -error),
+        Err(error) => (0, -error.raw_os_error()),
     };
     send(listener, &RawAnswer { id, value, error, flags: 0 })
 }
@@ -154,7 +155,7 @@ pub(crate) fn answer_with(
     id: u64,
     descriptor: BorrowedFd<'_>,
     close_on_exec: bool,
-) -> Result<(), i32> {
+) -> Result<(), Errno> {
     let raw = RawDescriptor {
         id,
         flags: ADD_AND_SEND,
@@ -171,9 +172,9 @@ pub(crate) fn answer_with(
 ///
 /// # Errors
 /// The error number: `ESRCH`, `EPERM`, `EFAULT`.
-pub(crate) fn read_memory(thread: u32, address: u64, into: &mut [u8]) -> Result<usize, i32> {
+pub(crate) fn read_memory(thread: u32, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
     const PAGE: usize = 4096;
-    let address = usize::try_from(address).map_err(|_| libc::EFAULT)?;
+    let address = usize::try_from(address).map_err(|_| Errno::FAULT)?;
     let first = into.len().min(PAGE - address % PAGE);
     let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
     // Split where a page ends: a piece is read whole or not at all.
@@ -186,7 +187,7 @@ pub(crate) fn read_memory(thread: u32, address: u64, into: &mut [u8]) -> Result<
         *piece = libc::iovec { iov_base: std::ptr::without_provenance_mut(at), iov_len: length };
         pieces += 1;
         left -= length;
-        at = at.checked_add(length).ok_or(libc::EFAULT)?;
+        at = at.checked_add(length).ok_or(Errno::FAULT)?;
         length = left.min(PAGE);
         if left == 0 {
             break;
@@ -196,7 +197,10 @@ pub(crate) fn read_memory(thread: u32, address: u64, into: &mut [u8]) -> Result<
     // which the kernel checks.
     let result =
         unsafe { libc::process_vm_readv(thread.cast_signed(), &raw const local, 1, remote.as_ptr(), pieces, 0) };
-    usize::try_from(result).map_err(|_| last_error())
+    match usize::try_from(result) {
+        Ok(read) => Ok(read),
+        Err(_) => Err(last_error()),
+    }
 }
 
 /// A copy of a thread's descriptor. On kernels that know no descriptors of threads the thread must be its process's
@@ -204,10 +208,10 @@ pub(crate) fn read_memory(thread: u32, address: u64, into: &mut [u8]) -> Result<
 ///
 /// # Errors
 /// The error number: `EBADF`, `ESRCH`, `EPERM`.
-pub(crate) fn descriptor_of(thread: u32, descriptor: i32) -> Result<OwnedFd, i32> {
+pub(crate) fn descriptor_of(thread: u32, descriptor: i32) -> Result<OwnedFd, Errno> {
     const THREAD: libc::c_uint = libc::O_EXCL.cast_unsigned();
     let process = match process(thread, THREAD) {
-        Err(libc::EINVAL) => process(thread, 0)?,
+        Err(Errno::INVAL) => process(thread, 0)?,
         other => other?,
     };
     // SAFETY: takes numbers only.
@@ -215,13 +219,13 @@ pub(crate) fn descriptor_of(thread: u32, descriptor: i32) -> Result<OwnedFd, i32
     owned(copy)
 }
 
-fn process(thread: u32, flags: libc::c_uint) -> Result<OwnedFd, i32> {
+fn process(thread: u32, flags: libc::c_uint) -> Result<OwnedFd, Errno> {
     // SAFETY: takes numbers only.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_open, thread, flags) })
 }
 
-fn owned(result: libc::c_long) -> Result<OwnedFd, i32> {
-    let descriptor = RawFd::try_from(result).map_err(|_| libc::EINVAL)?;
+fn owned(result: libc::c_long) -> Result<OwnedFd, Errno> {
+    let descriptor = RawFd::try_from(result).map_err(|_| Errno::INVAL)?;
     if descriptor < 0 {
         return Err(last_error());
     }
@@ -233,8 +237,8 @@ fn owned(result: libc::c_long) -> Result<OwnedFd, i32> {
 ///
 /// # Errors
 /// The error number.
-pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), i32> {
-    let length = libc::socklen_t::try_from(address.len()).map_err(|_| libc::EINVAL)?;
+pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), Errno> {
+    let length = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::INVAL)?;
     // SAFETY: the kernel copies `length` bytes of the address.
     let result = unsafe { libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), length) };
     if result == 0 { Ok(()) } else { Err(last_error()) }
@@ -244,13 +248,42 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), i32>
 ///
 /// # Errors
 /// The error number.
-pub(crate) fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), i32> {
-    let length = libc::socklen_t::try_from(address.len()).map_err(|_| libc::EINVAL)?;
+pub(crate) fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), Errno> {
+    let length = libc::socklen_t::try_from(address.len()).map_err(|_| Errno::INVAL)?;
     // SAFETY: the kernel copies `length` bytes of the address.
     let result = unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), length) };
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-fn last_error() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+fn last_error() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Starts a command behind a filter and hands over the filter's descriptor before the command is executed: the broker
+/// must serve it from then on, so this runs beside the broker.
+#[cfg(test)]
+pub(crate) fn spawn(
+    command: &mut std::process::Command,
+    spec: crate::filter::FilterSpec,
+    to: OwnedFd,
+) -> io::Result<std::process::Child> {
+    use std::os::unix::process::CommandExt as _;
+    let number = to.as_raw_fd();
+    let before_exec = move || {
+        rustix::thread::set_no_new_privs(true)?;
+        let listener = crate::filter::install(&spec)?;
+        // SAFETY: the descriptor stays open in the child until it executes the command.
+        let to = unsafe { BorrowedFd::borrow_raw(number) };
+        let descriptors = [std::os::fd::AsFd::as_fd(&listener)];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut message = rustix::net::SendAncillaryBuffer::new(&mut space);
+        message.push(rustix::net::SendAncillaryMessage::ScmRights(&descriptors));
+        let flags = rustix::net::SendFlags::empty();
+        rustix::net::sendmsg(to, &[io::IoSlice::new(b"x")], &mut message, flags)?;
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls and allocates, which glibc's fork permits in its child.
+    let child = unsafe { command.pre_exec(before_exec) }.spawn();
+    drop(to);
+    child
 }
