@@ -257,13 +257,16 @@ impl Trial<'_> {
     }
 
     fn sockets(&mut self) {
-        for (tried, family, kind) in [
-            ("netlink", libc::AF_NETLINK, libc::SOCK_RAW),
-            ("vsock", libc::AF_VSOCK, libc::SOCK_STREAM),
-            ("packet", libc::AF_PACKET, libc::SOCK_RAW),
-            ("raw IP", libc::AF_INET, libc::SOCK_RAW),
+        // Of netlink, what lists the cage's own network devices is there: programs ask for it at their start.
+        for (tried, family, kind, protocol) in [
+            ("netfilter", libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER),
+            ("socket diagnosis", libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG),
+            ("vsock", libc::AF_VSOCK, libc::SOCK_STREAM, 0),
+            ("packet", libc::AF_PACKET, libc::SOCK_RAW, 0),
+            ("raw IP", libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
+            ("unix datagram", libc::AF_UNIX, libc::SOCK_DGRAM, 0),
         ] {
-            self.note("kernel.sockets", &format!("{tried} socket"), attempt(Forbidden::Socket(family, kind)));
+            self.note("kernel.sockets", &format!("{tried} socket"), attempt(Forbidden::Socket(family, kind, protocol)));
         }
         let name = std::os::unix::net::SocketAddr::from_abstract_name(&self.set.abstract_socket);
         let reached = name.and_then(|name| UnixStream::connect_addr(&name));

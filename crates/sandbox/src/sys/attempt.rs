@@ -31,8 +31,8 @@ pub(crate) enum Forbidden {
     Keyring,
     /// `userfaultfd`.
     UserFault,
-    /// `socket` of this family and type.
-    Socket(i32, i32),
+    /// `socket` of this family, type and protocol.
+    Socket(i32, i32, i32),
     /// `setuid(0)`.
     BecomeRoot,
 }
@@ -57,7 +57,9 @@ pub(crate) fn attempt(call: Forbidden) -> io::Result<i64> {
         Forbidden::Perf => (libc::SYS_perf_event_open, [0, 0, -1, -1, 0]),
         Forbidden::Keyring => (libc::SYS_keyctl, [0, -3, 0, 0, 0]),
         Forbidden::UserFault => (libc::SYS_userfaultfd, [1, 0, 0, 0, 0]),
-        Forbidden::Socket(family, kind) => (libc::SYS_socket, [family.into(), kind.into(), 0, 0, 0]),
+        Forbidden::Socket(family, kind, protocol) => {
+            (libc::SYS_socket, [family.into(), kind.into(), protocol.into(), 0, 0])
+        }
         Forbidden::BecomeRoot => (libc::SYS_setuid, [0, 0, 0, 0, 0]),
     };
     let [a, b, c, d, e] = arguments;
