@@ -20,21 +20,31 @@ struct Agent {
     daemon: u32,
 }
 
-/// Everything that is measured below an agent. `words`: programs, stage, daemon's process, `quick` or `full`.
+/// What is measured below an agent. `words`: programs, stage, daemon's process, `quick` or `full`, the parts.
 pub(crate) fn run(words: &[&str]) -> Result<(), Failure> {
-    let [programs, root, daemon, extent] = words else { return Err("not for people".into()) };
+    let [programs, root, daemon, extent, parts @ ..] = words else { return Err("not for people".into()) };
     let part = if *extent == "quick" { 20 } else { 1 };
     let root = PathBuf::from(root);
     let folder = root.join("work").display().to_string();
     let agent = Agent { programs: PathBuf::from(programs), root, folder, daemon: daemon.parse()? };
-    agent.startup(2_000 / part)?;
-    agent.hook_call(2_000 / part)?;
-    agent.hooks_at_once(4_000 / part)?;
+    if parts.contains(&"startup") {
+        agent.startup(2_000 / part)?;
+    }
+    if parts.contains(&"hook") {
+        agent.hook_call(2_000 / part)?;
+    }
+    if parts.contains(&"at-once") {
+        agent.hooks_at_once(4_000 / part)?;
+    }
     let socket = agent.socket();
     // Before the large payloads: memory after ordinary decisions has a goal, what large ones leave behind is told apart.
-    decisions::sustained(&socket, &agent.folder, agent.daemon, 100_000 / part)?;
-    decisions::by_size(&socket, &agent.folder, 1_000 / part)?;
-    figures::figure("creeld's memory after these (VmRSS)", machine::memory_mb(agent.daemon, "VmRSS")?, "MB");
+    if parts.contains(&"sustained") {
+        decisions::sustained(&socket, &agent.folder, agent.daemon, 100_000 / part)?;
+    }
+    if parts.contains(&"sizes") {
+        decisions::by_size(&socket, &agent.folder, agent.daemon, 1_000 / part)?;
+        figures::figure("creeld's memory after these (VmRSS)", machine::memory_mb(agent.daemon, "VmRSS")?, "MB");
+    }
     Ok(())
 }
 

@@ -83,7 +83,7 @@ pub(crate) fn sustained(socket: &Path, folder: &str, daemon: u32, count: usize) 
 }
 
 /// One caller, payloads of the stated sizes.
-pub(crate) fn by_size(socket: &Path, folder: &str, rounds: usize) -> Result<(), Failure> {
+pub(crate) fn by_size(socket: &Path, folder: &str, daemon: u32, rounds: usize) -> Result<(), Failure> {
     figures::heading("one decision by size of payload, one caller, connection and transfer included");
     for (bytes, name, goal_ms) in SIZES {
         for (shape, what) in
@@ -98,13 +98,19 @@ pub(crate) fn by_size(socket: &Path, folder: &str, rounds: usize) -> Result<(), 
                 ask(socket, &call)?;
             }
             let mut took = Samples::default();
+            let mut cpu_before = 0.0;
             for round in 0..rounds + rounds / 10 {
+                if round == rounds / 10 {
+                    cpu_before = machine::cpu_seconds(daemon)?;
+                }
                 let sample = ask(socket, &conversation.sized(shape, bytes))?;
                 // The first tenth warms up.
                 if round >= rounds / 10 {
                     took.add(sample);
                 }
             }
+            let cpu_ms = (machine::cpu_seconds(daemon)? - cpu_before) * 1e3 / took.count().max(1) as f64;
+            figures::figure(&format!("{name}, {what}, processor time of creeld, mean"), cpu_ms, "ms");
             figures::figure(&format!("{name}, {what}, p50"), took.median(), "ms");
             figures::goal(&format!("{name}, {what}, p99"), took.p99(), goal_ms, At::Most, "ms");
         }

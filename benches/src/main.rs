@@ -1,6 +1,7 @@
 //! Measures the whole programs from outside and compares with the goals; the output is what `docs/benchmarks.md` states.
 //!
-//! `creel-benches PROGRAMS [--quick]`: PROGRAMS is the folder that holds `creel`, `creeld` and `creel-hook`. It starts a
+//! `creel-benches PROGRAMS [--quick] [PART…]`: PROGRAMS is the folder that holds `creel`, `creeld` and `creel-hook`; the
+//! parts are `startup`, `hook`, `at-once`, `sustained`, `sizes` and `verify`, all of them if none is named. It starts a
 //! daemon of its own in a private folder, with every rule on, plays an agent there, and leaves nothing behind. It ends
 //! with 0 whatever the figures are: a missed goal is printed, a measurement that could not be made is an error.
 //!
@@ -18,6 +19,9 @@ mod stage;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// What can be measured alone.
+const PARTS: [&str; 6] = ["startup", "hook", "at-once", "sustained", "sizes", "verify"];
+
 /// Whatever went wrong; a measurement has one way to fail.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -26,9 +30,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["agent", rest @ ..] => agent::run(rest),
-        [programs] => measure(Path::new(programs), false),
-        [programs, "--quick"] => measure(Path::new(programs), true),
-        _ => Err("usage: creel-benches PROGRAMS [--quick]".into()),
+        [programs, "--quick", parts @ ..] => measure(Path::new(programs), true, parts),
+        [programs, parts @ ..] => measure(Path::new(programs), false, parts),
+        [] => Err("usage: creel-benches PROGRAMS [--quick] [PART…]".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,12 +43,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(programs: &Path, quick: bool) -> Result<(), Failure> {
+fn measure(programs: &Path, quick: bool, parts: &[&str]) -> Result<(), Failure> {
+    if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(part)) {
+        return Err(format!("no part `{unknown}`; there are {}", PARTS.join(", ")).into());
+    }
+    let parts = if parts.is_empty() { &PARTS } else { parts };
     let programs: PathBuf = programs.canonicalize().map_err(|error| format!("{}: {error}", programs.display()))?;
     println!("{}", machine::describe());
     let mut stage = stage::Stage::start(&programs)?;
-    stage.play(&programs, quick)?;
+    stage.play(&programs, quick, parts)?;
     stage.stop()?;
+    if !parts.contains(&"verify") {
+        return Ok(());
+    }
     figures::heading("the record that this left");
     let (records, seconds) = stage.verify(&programs)?;
     let rate = records as f64 / seconds;

@@ -50,7 +50,7 @@ impl Stage {
     }
 
     /// Lets the stand-in measure; it prints its figures itself.
-    pub(crate) fn play(&self, programs: &Path, quick: bool) -> Result<(), Failure> {
+    pub(crate) fn play(&self, programs: &Path, quick: bool, parts: &[&str]) -> Result<(), Failure> {
         let program = self.root.join("home/.local/share/claude/versions/bench");
         fs::copy(std::env::current_exe()?, &program)?;
         let status = Command::new(&program)
@@ -58,6 +58,7 @@ impl Stage {
             .args([programs.as_os_str(), self.root.as_os_str()])
             .arg(self.daemon.id().to_string())
             .arg(if quick { "quick" } else { "full" })
+            .args(parts)
             .current_dir(self.root.join("work"))
             .stdin(Stdio::null())
             .status()?;
