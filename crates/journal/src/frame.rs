@@ -167,6 +167,11 @@ impl Scanner {
         self.start + self.at as u64
     }
 
+    /// Bytes from its place to the file's end, as long as the file was when it was opened.
+    pub(crate) const fn bytes_left(&self) -> u64 {
+        self.length.saturating_sub(self.offset())
+    }
+
     /// Forgets what was read ahead, because a writer may have written since.
     pub(crate) fn refresh(&mut self) -> io::Result<()> {
         self.start = self.offset();

@@ -11,6 +11,7 @@
 //! Weaknesses: an erasure overwrites in place, which a copy-on-write file system or a flash controller may keep a
 //! copy of; segments are never deleted yet; whoever holds the device key can rewrite what no anchor covers.
 
+mod ahead;
 pub mod anchor;
 #[cfg(test)]
 mod crash;

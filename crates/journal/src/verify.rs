@@ -1,6 +1,7 @@
 //! Verification: is the record complete and unaltered, and since when can nobody have rewritten it?
 //!
-//! One pass over the bytes, offline, with the public key and whatever anchors were found. It shares no state with a
+//! One pass over the bytes, offline, with the public key and whatever anchors were found; `ahead.rs` reads them and
+//! checks each record alone, on all processors, and here they are put together in order. It shares no state with a
 //! writer and never re-serialises. What each verdict is worth:
 //! *intact* — an anchor from the journal's beginning matches, so even the key's holder cannot have rewritten what
 //! anchors cover; *intact since* — the same, but what lies before the oldest anchor could have been rewritten before
@@ -9,15 +10,17 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 
 use creel_model::id::hex;
 use creel_seal::{Checkpoint, Hash, Tree, VerifierKey, tile};
 
+use crate::ahead::{Checked, Piece, Rare, read_ahead};
 use crate::anchor::Anchor;
 use crate::envelope::Gap;
-use crate::frame::{DetailState, Scanner, Step};
+use crate::frame::DetailState;
 use crate::recover::NOTE_BYTES_MAX;
-use crate::storage::{Folder, Storage, read_small, segment_path, segments};
+use crate::storage::{Folder, Storage, read_small, segments};
 use crate::sync::CHECKPOINT;
 
 /// What was found.
@@ -163,72 +166,87 @@ impl<'a> Pass<'a> {
         claims: &BTreeMap<u64, Vec<(Hash, Option<&'a Anchor>)>>,
     ) -> Result<(), VerifyError> {
         self.compare(claims);
-        for (place, first) in names.iter().enumerate() {
-            let at = self.tree.size();
-            if *first != at {
-                self.broken::<()>(at.min(*first), format!("expected a segment that begins with record {at}"));
-                return Ok(());
+        read_ahead(storage, names, |segments| {
+            for (place, (first, pieces)) in names.iter().zip(segments).enumerate() {
+                if !self.segment(storage, *first, place + 1 == names.len(), pieces, claims)? {
+                    break;
+                }
             }
-            let last = place + 1 == names.len();
-            let Some(disk) = storage.open(&segment_path(*first), false)? else {
-                self.broken::<()>(at, "a segment vanished".to_owned());
-                return Ok(());
-            };
-            let length = disk.length()?;
-            let mut scanner = match Scanner::open(disk, *first)? {
-                Ok((scanner, edge)) if edge.root() == self.tree.root() => scanner,
-                Ok(_) => {
-                    self.broken::<()>(at, "the segment goes on from another history".to_owned());
-                    return Ok(());
+            Ok(())
+        })?
+    }
+
+    /// Takes in one segment as it was read; whether the next one can follow.
+    fn segment(
+        &mut self,
+        storage: &dyn Storage,
+        first: u64,
+        last: bool,
+        pieces: Receiver<Piece>,
+        claims: &BTreeMap<u64, Vec<(Hash, Option<&'a Anchor>)>>,
+    ) -> Result<bool, VerifyError> {
+        let at = self.tree.size();
+        if first != at {
+            self.broken::<()>(at.min(first), format!("expected a segment that begins with record {at}"));
+            return Ok(false);
+        }
+        for piece in pieces {
+            match piece {
+                Piece::Vanished => {
+                    self.broken::<()>(at, "a segment vanished".to_owned());
+                    return Ok(false);
                 }
-                Err(_) if last && at >= self.signed => {
+                Piece::NoPreface { length, .. } if last && at >= self.signed => {
                     self.torn_tail_bytes += length;
-                    return Ok(());
+                    return Ok(false);
                 }
-                Err(why) => {
+                Piece::NoPreface { why, .. } => {
                     self.broken::<()>(at, why.to_owned());
-                    return Ok(());
+                    return Ok(false);
                 }
-            };
-            loop {
-                let sequence = self.tree.size();
-                let offset = scanner.offset();
-                let fault = match scanner.step(sequence)? {
-                    Step::Frame(frame) => match frame.check(sequence) {
-                        Ok((core, state)) => {
-                            if sequence == *first && !self.same_peaks(core.peaks.as_deref()) {
-                                self.broken::<()>(sequence, "the sealed tree is another".to_owned());
-                            }
-                            self.note(sequence, state);
-                            if let Some(erasure) = core.erasure {
-                                let end = sequence.saturating_sub(1);
-                                self.explained.extend(erasure.ranges.into_iter().map(|(a, b)| (a, b.min(end))));
-                            }
-                            if let Some(Gap { lost, .. }) = core.gap {
-                                self.gaps += 1;
-                                self.lost += lost;
-                            }
-                            self.push(storage, frame.leaf)?;
-                            self.compare(claims);
-                            continue;
-                        }
-                        Err(why) => Some(why),
-                    },
-                    Step::Bad(why) => Some(why),
-                    Step::End => None,
-                };
-                match fault {
-                    Some(_) if last && sequence >= self.signed => self.torn_tail_bytes += length - offset,
-                    Some(why) => {
-                        self.broken::<()>(sequence, why.to_owned());
-                        return Ok(());
+                Piece::Edge(root) if root != self.tree.root() => {
+                    self.broken::<()>(at, "the segment goes on from another history".to_owned());
+                    return Ok(false);
+                }
+                Piece::Edge(_) => {}
+                Piece::Records(records) => {
+                    for record in records {
+                        self.record(storage, first, record)?;
+                        self.compare(claims);
                     }
-                    None => {}
                 }
-                break;
+                Piece::End { fault: None, .. } => return Ok(true),
+                Piece::End { fault: Some(_), bytes_left } if last && self.tree.size() >= self.signed => {
+                    self.torn_tail_bytes += bytes_left;
+                    return Ok(true);
+                }
+                Piece::End { fault: Some(why), .. } => {
+                    self.broken::<()>(self.tree.size(), why.to_owned());
+                    return Ok(false);
+                }
+                Piece::Failed(error) => return Err(VerifyError::Io(error)),
             }
         }
-        Ok(())
+        // Whoever reads a segment says how it ends, unless its thread is gone.
+        Err(VerifyError::Io(io::Error::other("a segment was not read to its end")))
+    }
+
+    fn record(&mut self, storage: &dyn Storage, first: u64, record: Checked) -> io::Result<()> {
+        let sequence = self.tree.size();
+        let Rare { peaks, erasure, gap } = record.rare.map(|rare| *rare).unwrap_or_default();
+        if sequence == first && !self.same_peaks(peaks.as_deref()) {
+            self.broken::<()>(sequence, "the sealed tree is another".to_owned());
+        }
+        self.note(sequence, record.state);
+        if let Some(erasure) = erasure {
+            let end = sequence.saturating_sub(1);
+            self.explained.extend(erasure.ranges.into_iter().map(|(a, b)| (a, b.min(end))));
+        }
+        if let Some(Gap { lost, .. }) = gap {
+            self.gaps += 1;
+            self.lost += lost;
+        }
+        self.push(storage, record.leaf)
     }
 
     fn note(&mut self, sequence: u64, state: DetailState) {
