@@ -207,7 +207,7 @@ impl Daemon {
             Some(hook) => hook,
             None => listen(&config.runtime.join("hook.sock"), hook_mode)?,
         };
-        spawn("hooks", move || hooks.serve(&hook))
+        hooks.serve(hook).context("a thread cannot be started")
     }
 
     /// Tells time to the guard, notices runs that ended and machines that changed, until asked to stop.

@@ -4,9 +4,10 @@
 //! decide. Whatever goes wrong on the way ends in the agent's own deny form. The one fact a newcomer gets wrong: the
 //! payload never says who is asking; the process tree above the peer does.
 
-use std::io::{BufReader, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use creel_dialect as dialect;
@@ -33,6 +34,10 @@ const CONNECTIONS_PER_ACCOUNT: usize = 128;
 const CONNECTIONS: usize = 384;
 /// How long a peer may take to hand in its whole frame, and to take its whole answer.
 const TRANSFER: Duration = Duration::from_secs(5);
+/// Threads that go on waiting after a call; one more ends. The stack and the memory that they have used stay theirs.
+const WAITING_MAX: usize = 4;
+/// The same at the socket of one run in a cage, of which there are many.
+const WAITING_MAX_OF_RUN: usize = 1;
 /// Stack of a connection's thread in bytes: the shell parser recurses on hostile text.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
 /// Time kept back from the hook's deadline for the way there and back, in milliseconds.
@@ -40,6 +45,16 @@ const MARGIN_MS: u64 = 1_000;
 
 /// Longest deadline of a hook that is believed, in milliseconds.
 const DEADLINE_MS_MAX: u64 = 600_000;
+
+/// A listener and the threads that wait at it.
+struct Waiting {
+    server: Arc<HookServer>,
+    listener: Arc<UnixListener>,
+    cage: Option<Arc<CageRun>>,
+    /// How many wait now, and may at most.
+    threads: AtomicUsize,
+    threads_max: usize,
+}
 
 /// Serves hook calls.
 pub struct HookServer {
@@ -65,49 +80,40 @@ impl HookServer {
         })
     }
 
-    /// Accepts until the listener fails for good.
-    pub fn serve(self: &Arc<Self>, listener: &UnixListener) {
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else {
-                // Out of descriptors, or an aborted connection: the hook retries or denies; we go on.
-                std::thread::sleep(Duration::from_millis(5));
-                continue;
-            };
-            let Ok(peer) = Peer::of(&stream) else { continue };
-            self.world.saw(&peer);
-            let Some(place) = self.connections.take(peer.uid) else { continue };
-            let server = Arc::clone(self);
-            let thread = std::thread::Builder::new().name("hook".to_owned()).stack_size(STACK_BYTES);
-            // A thread that cannot be started closes the connection, and the hook denies.
-            let _ = thread.spawn(move || {
-                server.answer(stream, &peer, None);
-                drop(place);
-            });
-        }
+    /// Serves what connects here, from now on and until the daemon ends.
+    ///
+    /// Threads wait for connections themselves, and the last one that waits starts its successor before it works on what
+    /// it got. So a call needs no new thread, and one that waits for a person keeps nobody else waiting.
+    ///
+    /// # Errors
+    /// The first thread cannot be started.
+    pub fn serve(self: &Arc<Self>, listener: UnixListener) -> io::Result<()> {
+        self.wait_at(Arc::new(listener), None, WAITING_MAX)
     }
 
-    /// Accepts on the socket of one run in a cage until it is shut down: what arrives there is that run's.
-    pub fn serve_run(self: &Arc<Self>, listener: &UnixListener, run: &Arc<CageRun>) {
-        loop {
-            let stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                // What shutting a listening socket down ends in.
-                Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => return,
-                Err(_) => {
-                    std::thread::sleep(Duration::from_millis(5));
-                    continue;
-                }
-            };
-            let Ok(peer) = Peer::of(&stream) else { continue };
-            self.world.saw(&peer);
-            let Some(place) = self.connections.take(peer.uid) else { continue };
-            let (server, run) = (Arc::clone(self), Arc::clone(run));
-            let thread = std::thread::Builder::new().name("hook".to_owned()).stack_size(STACK_BYTES);
-            let _ = thread.spawn(move || {
-                server.answer(stream, &peer, Some(&run));
-                drop(place);
-            });
-        }
+    /// The same on the socket of one run in a cage, until it is shut down: what arrives there is that run's.
+    ///
+    /// # Errors
+    /// The first thread cannot be started.
+    pub fn serve_run(self: &Arc<Self>, listener: Arc<UnixListener>, run: Arc<CageRun>) -> io::Result<()> {
+        self.wait_at(listener, Some(run), WAITING_MAX_OF_RUN)
+    }
+
+    fn wait_at(
+        self: &Arc<Self>,
+        listener: Arc<UnixListener>,
+        cage: Option<Arc<CageRun>>,
+        threads_max: usize,
+    ) -> io::Result<()> {
+        Arc::new(Waiting { server: Arc::clone(self), listener, cage, threads: AtomicUsize::new(0), threads_max })
+            .start()
+    }
+
+    fn take(&self, stream: UnixStream, cage: Option<&CageRun>) {
+        let Ok(peer) = Peer::of(&stream) else { return };
+        self.world.saw(&peer);
+        let Some(_place) = self.connections.take(peer.uid) else { return };
+        self.answer(stream, &peer, cage);
     }
 
     fn answer(&self, stream: UnixStream, peer: &Peer, cage: Option<&CageRun>) {
@@ -319,6 +325,45 @@ impl HookServer {
             payload_bytes: request.payload.len() as u64,
             received,
         })))
+    }
+}
+
+impl Waiting {
+    /// One thread more waits.
+    fn start(self: &Arc<Self>) -> io::Result<()> {
+        let waiting = Arc::clone(self);
+        self.threads.fetch_add(1, Ordering::AcqRel);
+        let thread = std::thread::Builder::new().name("hook".to_owned()).stack_size(STACK_BYTES);
+        let started = thread.spawn(move || waiting.work()).map(drop);
+        if started.is_err() {
+            self.threads.fetch_sub(1, Ordering::AcqRel);
+        }
+        started
+    }
+
+    fn work(self: &Arc<Self>) {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                // What shutting a listening socket down ends in.
+                Err(error) if self.cage.is_some() && error.kind() == io::ErrorKind::InvalidInput => return,
+                // Out of descriptors, or an aborted connection: the hook retries or denies; we go on.
+                Err(_) => {
+                    std::thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
+            };
+            // A successor that cannot be started closes the connection, and the hook denies: nobody would wait.
+            if self.threads.fetch_sub(1, Ordering::AcqRel) == 1 && self.start().is_err() {
+                self.threads.fetch_add(1, Ordering::AcqRel);
+                continue;
+            }
+            self.server.take(stream, self.cage.as_deref());
+            if self.threads.fetch_add(1, Ordering::AcqRel) >= self.threads_max {
+                self.threads.fetch_sub(1, Ordering::AcqRel);
+                return;
+            }
+        }
     }
 }
 

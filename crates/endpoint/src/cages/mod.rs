@@ -477,11 +477,8 @@ impl Cages {
             Arc::new(result.map_err(|error| internal(format!("the run's socket cannot be opened: {error}")))?);
         let hooks = self.hooks.get().and_then(Weak::upgrade).ok_or_else(|| internal("nobody answers hooks yet"))?;
         run.state().listener = Some(Arc::clone(&listener));
-        let served = Arc::clone(run);
-        let thread = std::thread::Builder::new().name("run".to_owned()).stack_size(64 * 1024);
-        thread
-            .spawn(move || hooks.serve_run(&listener, &served))
-            .map(drop)
+        hooks
+            .serve_run(listener, Arc::clone(run))
             .map_err(|error| internal(format!("a thread cannot be started: {error}")))
     }
 
