@@ -1,5 +1,6 @@
 //! What is said about the machine beside the figures, and what the kernel says about a process.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -58,4 +59,41 @@ pub(crate) fn memory_mb(pid: u32, line: &str) -> Result<f64, Failure> {
     let found = status.lines().find_map(|row| row.strip_prefix(line)?.strip_prefix(':'));
     let kb: f64 = found.and_then(|row| row.split_whitespace().next()?.parse().ok()).ok_or("status")?;
     Ok(kb * 1024.0 / 1e6)
+}
+
+/// Memory of a process in kB, what it shares divided by those that share it; only its account and root may know.
+pub(crate) fn pss_kb(pid: u32) -> Result<u64, Failure> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let found = text.lines().find_map(|row| row.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok());
+    found.ok_or_else(|| "smaps_rollup".into())
+}
+
+/// All processes with their parents.
+pub(crate) fn processes() -> Result<BTreeMap<u32, u32>, Failure> {
+    let parent = |pid: u32| -> Option<u32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    };
+    let pids = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    Ok(pids.filter_map(|pid| Some((pid, parent(pid)?))).collect())
+}
+
+/// Whether a process is one of these or below one of them.
+pub(crate) fn is_below(pid: u32, above: &[u32], processes: &BTreeMap<u32, u32>) -> bool {
+    let mut at = Some(pid);
+    // Deeper than any real tree: a list that changed while it was read may have a ring.
+    for _ in 0..64 {
+        match at {
+            Some(pid) if above.contains(&pid) => return true,
+            Some(pid) => at = processes.get(&pid).copied(),
+            None => return false,
+        }
+    }
+    false
+}
+
+/// The name of a process's program; `None` where it may not be seen.
+pub(crate) fn program(pid: u32) -> Option<String> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(path.file_name()?.to_string_lossy().into_owned())
 }

@@ -5,13 +5,20 @@
 //! daemon of its own in a private folder, with every rule on, plays an agent there, and leaves nothing behind. It ends
 //! with 0 whatever the figures are: a missed goal is printed, a measurement that could not be made is an error.
 //!
+//! `creel-benches cage PROGRAMS [--quick] [--peers DIR] [PART…]` measures `creel run` instead; the parts are `start`,
+//! `git`, `build`, `npm`, `files`, `tree` and `idle`. Start it as root, so that it can make an unprivileged account of
+//! its own and look at all memory; DIR is where npm installed other programs that confine.
+//!
 //! The one thing a newcomer gets wrong: the clock on the wall measures the neighbours too. What is compared is always
 //! measured in turns, and the median of the ratios is what counts; processor time stands beside it.
 
 mod agent;
+mod cage;
+mod cage_tasks;
 mod calls;
 mod decisions;
 mod figures;
+mod inside;
 mod machine;
 mod spawned;
 mod stage;
@@ -30,9 +37,12 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["agent", rest @ ..] => agent::run(rest),
+        ["cage-inner", rest @ ..] => cage::inner(rest),
+        ["inside", rest @ ..] => inside::run(rest),
+        ["cage", programs, rest @ ..] => cage_of(Path::new(programs), rest),
         [programs, "--quick", parts @ ..] => measure(Path::new(programs), true, parts),
         [programs, parts @ ..] => measure(Path::new(programs), false, parts),
-        [] => Err("usage: creel-benches PROGRAMS [--quick] [PART…]".into()),
+        [] => Err("usage: creel-benches [cage] PROGRAMS [--quick] [--peers DIR] [PART…]".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,6 +51,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn cage_of(programs: &Path, words: &[&str]) -> Result<(), Failure> {
+    let (mut quick, mut peers, mut parts) = (false, None, Vec::new());
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        match word {
+            "--quick" => quick = true,
+            "--peers" => peers = Some(PathBuf::from(words.next().ok_or("--peers DIR")?).canonicalize()?),
+            part if cage::PARTS.contains(&part) => parts.push(part),
+            other => return Err(format!("no part `{other}`; there are {}", cage::PARTS.join(", ")).into()),
+        }
+    }
+    cage::measure(programs, quick, &parts, peers.as_deref())
 }
 
 fn measure(programs: &Path, quick: bool, parts: &[&str]) -> Result<(), Failure> {

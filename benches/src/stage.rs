@@ -17,9 +17,72 @@ use crate::Failure;
 /// How long a daemon may take to come up, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A daemon in user mode with everything of its own in one folder; killed when this value goes.
+pub(crate) struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts the daemon of `programs` with its sockets, state and configuration below `folder`.
+    pub(crate) fn start(programs: &Path, folder: &Path) -> Result<Self, Failure> {
+        let child = Command::new(programs.join("creeld"))
+            .args(["--user", "--enforce", "--with-parent", "--anchor", "none"])
+            .args(["--runtime".as_ref(), folder.join("run").as_os_str()])
+            .args(["--state".as_ref(), folder.join("state").as_os_str()])
+            .args(["--configuration".as_ref(), folder.join("etc").as_os_str()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let mut daemon = Self { child };
+        let socket = folder.join("run/hook.sock");
+        daemon
+            .wait("the daemon does not come up", |daemon| Ok(socket.exists() || daemon.child.try_wait()?.is_some()))?;
+        match daemon.child.try_wait()? {
+            Some(status) => Err(format!("the daemon did not start: {status}").into()),
+            None => Ok(daemon),
+        }
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Stops it as the service manager does.
+    pub(crate) fn stop(&mut self) -> Result<(), Failure> {
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
+        self.wait("the daemon does not end", |daemon| Ok(daemon.child.try_wait()?.is_some()))?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("the daemon ended with {status}").into()) }
+    }
+
+    /// Waits until `done`; an error with `why` where that takes too long.
+    pub(crate) fn wait(
+        &mut self,
+        why: &str,
+        mut done: impl FnMut(&mut Self) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        let began = Instant::now();
+        while !done(self)? {
+            if began.elapsed() > PATIENCE {
+                return Err(why.into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 pub(crate) struct Stage {
     root: PathBuf,
-    daemon: Child,
+    daemon: Option<Daemon>,
 }
 
 impl Stage {
@@ -32,21 +95,9 @@ impl Stage {
             DirBuilder::new().mode(0o700).recursive(true).create(root.join(folder))?;
         }
         fs::write(root.join("work/src/lib.rs"), "//! A library.\n")?;
-        let daemon = Command::new(programs.join("creeld"))
-            .args(["--user", "--enforce", "--with-parent", "--anchor", "none"])
-            .args(["--runtime".as_ref(), root.join("run").as_os_str()])
-            .args(["--state".as_ref(), root.join("state").as_os_str()])
-            .args(["--configuration".as_ref(), root.join("etc").as_os_str()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()?;
-        let mut stage = Self { root, daemon };
-        let socket = stage.root.join("run/hook.sock");
-        stage.wait("the daemon does not come up", |stage| Ok(socket.exists() || stage.daemon.try_wait()?.is_some()))?;
-        match stage.daemon.try_wait()? {
-            Some(status) => Err(format!("the daemon did not start: {status}").into()),
-            None => Ok(stage),
-        }
+        let mut stage = Self { root, daemon: None };
+        stage.daemon = Some(Daemon::start(programs, &stage.root)?);
+        Ok(stage)
     }
 
     /// Lets the stand-in measure; it prints its figures itself.
@@ -56,7 +107,7 @@ impl Stage {
         let status = Command::new(&program)
             .arg("agent")
             .args([programs.as_os_str(), self.root.as_os_str()])
-            .arg(self.daemon.id().to_string())
+            .arg(self.daemon.as_ref().map(Daemon::pid).unwrap_or_default().to_string())
             .arg(if quick { "quick" } else { "full" })
             .args(parts)
             .current_dir(self.root.join("work"))
@@ -65,12 +116,9 @@ impl Stage {
         if status.success() { Ok(()) } else { Err("the measurements could not be made".into()) }
     }
 
-    /// Stops the daemon as the service manager does.
+    /// Stops the daemon.
     pub(crate) fn stop(&mut self) -> Result<(), Failure> {
-        kill(Pid::from_raw(i32::try_from(self.daemon.id())?), Signal::SIGTERM)?;
-        self.wait("the daemon does not end", |stage| Ok(stage.daemon.try_wait()?.is_some()))?;
-        let status = self.daemon.wait()?;
-        if status.success() { Ok(()) } else { Err(format!("the daemon ended with {status}").into()) }
+        self.daemon.as_mut().map_or(Ok(()), Daemon::stop)
     }
 
     /// Verifies the record: how many records, in how many seconds.
@@ -91,23 +139,12 @@ impl Stage {
         let records = view.get("records").and_then(serde_json::Value::as_u64).ok_or("no number of records")?;
         Ok((records, seconds))
     }
-
-    fn wait(&mut self, why: &str, mut done: impl FnMut(&mut Self) -> Result<bool, Failure>) -> Result<(), Failure> {
-        let began = Instant::now();
-        while !done(self)? {
-            if began.elapsed() > PATIENCE {
-                return Err(why.into());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
+        // Before the folder, into which it writes.
+        drop(self.daemon.take());
         let _ = fs::remove_dir_all(&self.root);
     }
 }
