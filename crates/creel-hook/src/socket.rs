@@ -2,6 +2,7 @@
 //!
 //! The one thing a newcomer gets wrong: a socket's path proves nothing. The folder's owner and the peer's account, as
 //! the kernel states them, do; and a hook of system mode never falls back to a place that its own account can write.
+//! In a cage those accounts show as the one that stands for nobody; outside of one that account is trusted with nothing.
 
 use std::time::Instant;
 
@@ -16,6 +17,8 @@ use crate::input::wait;
 
 /// The system daemon's folder; `/run` can only be written by root.
 const SYSTEM_FOLDER: &str = "/run/creel";
+/// What the kernel takes where nobody set it.
+const OVERFLOW_UID: u32 = 65_534;
 
 /// Whose word counts at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +73,9 @@ impl Place {
             Err(error) => return Err(self.refused(&format!("the folder cannot be looked at: {error}"))),
         };
         self.check_folder(&folder).map_err(|why| self.refused(why))?;
+        if folder.st_uid == overflow_uid() && !is_in_user_namespace() {
+            return Err(self.refused("an account that stands for nobody owns its folder"));
+        }
 
         let address = SocketAddrUnix::new(self.path.as_str()).map_err(|error| self.refused(&error.to_string()))?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -120,6 +126,24 @@ fn check_folder(authority: Authority, mode: u32, owner: u32, own: u32) -> Result
     }
 }
 
+/// The number under which a user namespace shows accounts that it does not know.
+fn overflow_uid() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(OVERFLOW_UID)
+}
+
+/// Whether this process is in a user namespace that does not know all accounts: a cage. There, the daemon's account
+/// shows as [`overflow_uid`], as every other one does that is not the agent's; but a cage's `/run` holds what creel put
+/// there and nothing else. Where it cannot be told, it is none.
+fn is_in_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !maps_everybody(&map))
+}
+
+fn maps_everybody(map: &str) -> bool {
+    let fields: Vec<&str> = map.split_ascii_whitespace().collect();
+    map.trim().is_empty() || fields == ["0", "0", "4294967295"]
+}
+
 fn own_uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
@@ -155,6 +179,15 @@ mod tests {
         assert!(place.trusts(990, 990));
         assert!(!place.trusts(1000, 990));
         assert!(!place.trusts(1000, 0));
+    }
+
+    #[test]
+    fn only_a_map_of_some_accounts_makes_a_cage() {
+        assert!(maps_everybody("         0          0 4294967295\n"));
+        assert!(maps_everybody(""));
+        assert!(!maps_everybody("      1000       1000          1\n"));
+        assert!(!maps_everybody("         0       1000          1\n         1     100000      65536\n"));
+        assert_eq!(overflow_uid(), 65_534);
     }
 
     #[test]
