@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::failure::Outcome;
 use crate::{
-    agents, approvals, break_glass, demo, guard, inspect, log, policy, programs, service, status, support, up,
+    agents, approvals, break_glass, demo, guard, inspect, log, policy, profile, programs, service, status, support, up,
+    why,
 };
 
 /// Finds the AI agents of this machine, bounds what they can reach, judges what they do, and keeps the proof.
@@ -36,7 +37,7 @@ Exit codes: 0 done; 1 done, and the answer is no; 2 not done.";
 enum Command {
     /// Start creel on this machine and show what happens.
     Up(up::Arguments),
-    /// Say whether creel runs, what protects and what it cannot hold.
+    /// Say whether creel runs, what protects and what it cannot hold; with a run: what holds in its cage.
     Status(status::Arguments),
     /// Stop creel; the record is sealed.
     Down,
@@ -44,6 +45,10 @@ enum Command {
     Log(log::Arguments),
     /// Test, show, explain and change the rules.
     Policy(policy::Arguments),
+    /// What cages let agents reach: show, check and compare profiles.
+    Profile(profile::Arguments),
+    /// What a cage refused last, and why.
+    Why(why::Arguments),
     /// Let creel judge an agent, or stop doing so.
     Guard(guard::Arguments),
     /// Questions that wait for a person.
@@ -88,6 +93,8 @@ impl Line {
             Command::Down => up::down(runtime),
             Command::Log(arguments) => log::run(arguments, runtime),
             Command::Policy(arguments) => policy::run(arguments, runtime),
+            Command::Profile(arguments) => profile::run(arguments, runtime),
+            Command::Why(arguments) => why::run(&arguments, runtime),
             Command::Guard(arguments) => guard::run(arguments, runtime),
             Command::Approvals(arguments) => approvals::list(&arguments, runtime),
             Command::Approve(arguments) => approvals::approve(arguments, runtime),

@@ -19,14 +19,17 @@ mod offline;
 mod out;
 mod policy;
 mod presence;
+mod profile;
 mod programs;
 mod screen;
 mod service;
 mod show;
+mod statement;
 mod status;
 mod support;
 mod text;
 mod up;
+mod why;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,8 @@
 //! | `policy-test DIR` | `{"report": TestReportView or null, "diagnostics": [DiagnosticView]}` | any, or a case fails |
 //! | `policy-coverage DIR` | `{"coverage": [CoverageRow], "diagnostics": […]}` | there are diagnostics |
 //! | `policy-floor DIR` | `{"floor": [FloorCell], "diagnostics": […]}` | there are diagnostics |
+//! | `profile-check DIR` | `{"check": ProfileCheck}` | there are diagnostics |
+//! | `profile-show DIR WORKSPACE` | the same, with plans for this account | there are diagnostics |
 //! | `policy-starter` | `{"files": {name: text}}` — the starter bundle that is built in | never |
 //! | `guard-remove KIND SCOPE [--dry-run]` | `{"change": GuardChange}` — undo from the backup, no daemon needed | – |
 //!
@@ -95,12 +97,22 @@ pub(crate) fn ask<T: for<'de> Deserialize<'de>>(question: &str, operands: &[&str
 
 /// Asks about a bundle folder, or about the built-in bundle where none is named.
 pub(crate) fn about<T: for<'de> Deserialize<'de>>(question: &str, folder: Option<&str>) -> Result<T, Failure> {
+    about_with(question, folder, &[])
+}
+
+/// The same with operands behind the folder.
+pub(crate) fn about_with<T: for<'de> Deserialize<'de>>(
+    question: &str,
+    folder: Option<&str>,
+    operands: &[&str],
+) -> Result<T, Failure> {
+    let with = |folder: &str| ask(question, &[&[folder], operands].concat());
     match folder {
-        Some(folder) => ask(question, &[folder]),
+        Some(folder) => with(folder),
         None => {
             let starter: Starter = ask("policy-starter", &[])?;
             let written = Written::new(&starter.files)?;
-            ask(question, &[&folder_text(&written.folder)?])
+            with(&folder_text(&written.folder)?)
         }
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: Arguments, runtime: Option<&Path>) -> Outcome {
 }
 
 /// Prints a bundle's mistakes as compilers do; says so by the exit code.
-fn mistakes(diagnostics: &[DiagnosticView], format: Format) -> Result<(), Failure> {
+pub(crate) fn mistakes(diagnostics: &[DiagnosticView], format: Format) -> Result<(), Failure> {
     if format != Format::Table {
         return out::list(diagnostics, format, |_| Vec::new());
     }

@@ -1,4 +1,4 @@
-//! `creel status`: the daemon's whole state, with the limits of every protection.
+//! `creel status`: the daemon's whole state, with the limits of every protection; or what holds in one run.
 
 use std::path::Path;
 
@@ -8,12 +8,16 @@ use creel_wire::control::{Answer, Request, StatusReport};
 use crate::connection::Daemon;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::out::{self, Format, Look};
-use crate::screen;
+use crate::{screen, statement};
 
 /// Arguments of `creel status`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  creel status\n  creel status --format json | jq .quietness")]
+#[command(
+    after_help = "Examples:\n  creel status\n  creel status 4f2a                        what holds in that run, and what showed it\n  creel status --format json | jq .quietness"
+)]
 pub(crate) struct Arguments {
+    /// A run in a cage, or the beginning of its id: its enforcement statement.
+    run: Option<String>,
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -21,6 +25,9 @@ pub(crate) struct Arguments {
 
 /// Prints it.
 pub(crate) fn run(arguments: &Arguments, runtime: Option<&Path>) -> Outcome {
+    if let Some(id) = &arguments.run {
+        return statement::run(id, arguments.format, runtime);
+    }
     let status = ask(&mut Daemon::open(runtime)?)?;
     match arguments.format {
         Format::Table => out::lines(screen::report(&status, Look::of_stdout()))?,

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use creel_guard::Trust;
-use creel_policy::Bundle;
-use creel_wire::control::Scope;
+use creel_policy::{Bundle, Places};
+use creel_wire::control::{ProfileCheck, Scope};
 use serde_json::{Value, json};
 
 use crate::config::{Config, Role};
@@ -45,6 +45,13 @@ fn answer(question: &str, operands: &[String]) -> Result<(Value, bool), String> 
             with(folder, |bundle, _| (json!({ "coverage": reports::coverage(bundle) }), true))
         }
         ("policy-floor", [folder]) => with(folder, |bundle, _| (json!({ "floor": reports::floor(bundle) }), true)),
+        ("profile-check", [folder]) => {
+            let files = bundles::read_folder(Path::new(folder))?;
+            let check = policy_views::check_profiles(&files, clock::now().unix_ns / 1_000_000_000);
+            let good = check.diagnostics.is_empty();
+            Ok((json!({ "check": check }), good))
+        }
+        ("profile-show", [folder, workspace]) => profiles(folder, workspace),
         ("policy-starter", []) => Ok((json!({ "files": creel_policy::starter() }), true)),
         ("guard-remove", [kind, scope, rest @ ..]) => remove(kind, scope, rest.iter().any(|word| word == "--dry-run")),
         _ => Err(format!("unknown question `{question}` with {} operands", operands.len())),
@@ -64,6 +71,24 @@ fn with(
                 map.insert("diagnostics".to_owned(), json!([]));
             }
             Ok((document, good))
+        }
+    }
+}
+
+/// The profiles of a folder with the plans that they make for this account.
+fn profiles(folder: &str, workspace: &str) -> Result<(Value, bool), String> {
+    let files = bundles::read_folder(Path::new(folder))?;
+    match Bundle::load(&files, clock::now().unix_ns / 1_000_000_000) {
+        Err(faults) => {
+            let check = ProfileCheck { profiles: Vec::new(), diagnostics: policy_views::diagnostics(&faults) };
+            Ok((json!({ "check": check }), false))
+        }
+        Ok(bundle) => {
+            let home = crate::own_home().ok_or("this account has no home folder")?.display().to_string();
+            let places = Places { home, workspace: Some(workspace.to_owned()), ..Places::default() };
+            let mut check = policy_views::profiles(&bundle);
+            policy_views::add_plans(&bundle, &mut check, &places).map_err(|none| none.to_string())?;
+            Ok((json!({ "check": check }), true))
         }
     }
 }

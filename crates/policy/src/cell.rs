@@ -12,6 +12,7 @@ use serde_json::Value;
 use creel_model::{Point, RuleMode, Verb, Verdict, Zone};
 
 use crate::bundle::Bundle;
+use crate::cage::Hold;
 use crate::rules::{Rule, attribute_of};
 
 /// What a cell of the floor says.
@@ -108,7 +109,7 @@ pub struct CoverageRow {
     pub rule: String,
     /// The agent kind.
     pub kind: String,
-    /// The mechanism; today only `hook` exists.
+    /// The mechanism: `hook` or `cage`.
     pub mechanism: String,
     /// How far it holds.
     pub standing: Standing,
@@ -175,13 +176,14 @@ impl Bundle {
         Cell { answer, at_least, at_most, rules }
     }
 
-    /// How each acting rule stands with each kind of agent. Cage, proxy and sensor do not exist yet, so the only
-    /// mechanism is the hook, and nothing is better than `hook-only`.
+    /// How each acting rule stands with each kind of agent: at its hook, and in a cage. Proxy and sensor do not exist
+    /// yet. A cage holds a rule or it does not: it knows no context, and it asks nobody.
     #[must_use]
     pub fn coverage(&self, kinds: &[KindSupport]) -> Vec<CoverageRow> {
         let mut rows = Vec::new();
         for rule in self.rules.iter().filter(|rule| !rule.permit && rule.info.mode == RuleMode::Block) {
             let points = rule.points();
+            let (caged, caged_why) = self.in_cage(rule);
             for kind in kinds {
                 let (standing, why) = rule.standing(&points, kind);
                 rows.push(CoverageRow {
@@ -191,9 +193,50 @@ impl Bundle {
                     standing,
                     why,
                 });
+                rows.push(CoverageRow {
+                    rule: rule.info.id.clone(),
+                    kind: kind.kind.clone(),
+                    mechanism: "cage".to_owned(),
+                    standing: caged,
+                    why: caged_why.clone(),
+                });
             }
         }
         rows
+    }
+
+    /// How a rule stands in a cage, whatever the agent: what plans are made of (`cage/zones.rs`).
+    fn in_cage(&self, rule: &Rule) -> (Standing, String) {
+        let reaches_out = |verb: &Verb| matches!(verb, Verb::Connect | Verb::Send | Verb::Receive | Verb::Call);
+        if rule.types.iter().all(|kind| *kind == "Host") && rule.info.verbs.iter().all(reaches_out) {
+            return (Standing::Held, "a cage has no network but ports that its profile names".to_owned());
+        }
+        // A plan takes the strongest rule of a zone; a weaker one about the same zone holds by it too.
+        let about = |verb: Verb, hold: &Option<(Verdict, String)>, zone: &Zone| {
+            rule.info.verbs.contains(&verb)
+                && rule.types.contains("Path")
+                && hold.as_ref().is_some_and(|(verdict, _)| *verdict >= rule.info.effect)
+                && rule.local_truth(zone) == Some(true)
+        };
+        let of = |verb: Verb, pick: &dyn Fn(&Hold) -> Option<(Verdict, String)>| {
+            let zones = self.holds.iter().filter(|(zone, hold)| about(verb, &pick(hold), zone));
+            zones.map(|(zone, _)| zone.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let read = of(Verb::Read, &|hold| hold.read.clone());
+        let written = of(Verb::Write, &|hold| hold.write.clone());
+        match (read.is_empty(), written.is_empty()) {
+            (true, true) => {
+                (Standing::NotHeld, "it looks at more than a cage knows; the hook holds it there too".to_owned())
+            }
+            (false, true) => (
+                Standing::Held,
+                format!("what is in {read} does not exist in a cage, but by a line of its own; see a plan's notes"),
+            ),
+            (true, false) => (Standing::Held, format!("what is in {written} is sealed, but for a line of its own")),
+            (false, false) => {
+                (Standing::Held, format!("what is in {read} does not exist in a cage, what is in {written} is sealed"))
+            }
+        }
     }
 }
 

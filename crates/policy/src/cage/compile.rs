@@ -364,7 +364,23 @@ impl Work<'_> {
         }
     }
 
+    /// Lines that say what the line above them says already: each would be a mount of its own.
+    fn prune(&mut self) {
+        let above = |path: &str| {
+            let enclosing = self.grants.iter().filter(|(folder, _)| *folder != path && is_at_or_below(path, folder));
+            enclosing.max_by_key(|(folder, _)| folder.len()).map_or(FileAccess::Deny, |(_, grant)| grant.access)
+        };
+        let idle = |(path, grant): &(&String, &Grant)| {
+            grant.optional && grant.initial.is_none() && grant.access == above(path)
+        };
+        let idle: Vec<String> = self.grants.iter().filter(idle).map(|(path, _)| path.clone()).collect();
+        for path in idle {
+            self.grants.remove(&path);
+        }
+    }
+
     fn finish(mut self, profile: Profile, request: &CageRequest<'_>) -> Compiled {
+        self.prune();
         let mut seals: Vec<Seal> = self.seals.iter().cloned().collect();
         seals.extend(profile.seals.iter().map(|seal| Seal {
             components: seal.components.clone(),

@@ -100,8 +100,9 @@ fn what_is_denied_is_opened_by_no_line_and_what_is_asked_only_by_name() {
          [[files]]\naccess = \"read\"\npaths = [\"~/.config/gh/hosts.yml\"]\n\
          [[files]]\naccess = \"write\"\nzone = \"keys\"\n",
     );
-    says(&plan, "/home/ada/.ssh/id_rsa", Reach::Deny);
-    says(&plan, "/home/ada/.ssh/config", Reach::Deny);
+    // Not granted at all: the cage has a home folder of its own there.
+    says(&plan, "/home/ada/.ssh/id_rsa", Reach::Private);
+    says(&plan, "/home/ada/.ssh/config", Reach::Private);
     says(&plan, "/etc/shadow", Reach::Deny);
     says(&plan, "/etc/creel/policy/bundle.toml", Reach::Execute);
     says(&plan, "/home/ada/.aws/credentials", Reach::Deny);
@@ -166,6 +167,9 @@ fn a_plan_names_the_command_the_hook_and_what_they_need() {
     assert!(!plan.files.iter().any(|line| line.path == "/usr/bin/env"), "it is in reach already");
     assert_eq!(plan.limits.seconds, Some(60));
     assert_eq!(plan.environment.set.get("GIT_TEMPLATE_DIR").map(String::as_str), Some(""));
+    let wide = plan_in(&bundle, "claude-code", "/home/ada/project", false).unwrap().plan;
+    assert!(!wide.files.iter().any(|line| line.path == "/etc/passwd"), "the line for /etc says it already");
+    assert!(wide.files.iter().any(|line| line.path == "/home/ada/.claude.json" && line.initial.is_some()));
     let workspace = plan.files.iter().find(|line| line.path == "/home/ada/project").unwrap();
     assert_eq!((workspace.access, workspace.optional), (FileAccess::Write, false));
     assert!(workspace.source.starts_with("profiles/strict.toml:"), "{}", workspace.source);

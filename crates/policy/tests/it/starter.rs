@@ -64,6 +64,26 @@ fn coverage_claims_nothing_better_than_the_hook() {
         asks: true,
     };
     let rows = bundle.coverage(&[kind]);
+    let (rows, caged): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.mechanism == "hook");
+    let standing =
+        |rule: &str| caged.iter().find(|row| row.rule == rule).map(|row| (row.mechanism.as_str(), row.standing));
+    for held in [
+        "read-private-key",
+        "read-credentials",
+        "write-exec-bearing",
+        "write-pipeline",
+        "change-access",
+        "creel-files",
+        "metadata-service",
+        "send-to-drop-point",
+    ] {
+        assert_eq!(standing(held), Some(("cage", Standing::Held)), "{held}");
+    }
+    for open in
+        ["delete-home-or-root", "prompt-secret", "persistence-command", "send-secret-to-tool", "read-whole-home"]
+    {
+        assert_ne!(standing(open), Some(("cage", Standing::Held)), "{open}");
+    }
     let row = |rule: &str| rows.iter().find(|row| row.rule == rule).unwrap();
     assert_eq!(row("delete-system").standing, Standing::HookOnly);
     assert_eq!(row("result-secret").standing, Standing::NotHeld, "no hook at results");
