@@ -95,6 +95,20 @@ impl<'stage> Scene<'stage> {
         text.lines().find_map(|line| line.strip_prefix(&key)).map(str::to_owned).context(key)
     }
 
+    /// The facts for another workspace, written into it with further lines; its path.
+    ///
+    /// # Errors
+    ///
+    /// They could not be written.
+    pub fn facts_for(&self, workspace: &str, extra: &str) -> Result<String> {
+        let text = self.stage.read(&self.facts())?;
+        let own = format!("workspace={}\n", self.workspace);
+        let text = text.replacen(&own, &format!("workspace={workspace}\n"), 1) + extra;
+        let path = format!("{workspace}/.escape-facts");
+        self.stage.write(Account::USER, &path, text)?;
+        Ok(path)
+    }
+
     /// The attempt at these cases, run bare.
     pub fn bare(&self, cases: &[&str]) -> Run<'stage> {
         self.stage
