@@ -5,6 +5,7 @@
 //! A newcomer gets wrong: without `--seed` the sequence is always the same, so that a landing does not fail by dice;
 //! `--seed time` explores.
 
+mod cage;
 mod journal;
 mod mutate;
 mod targets;

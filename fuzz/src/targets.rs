@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use creel_model::{ContentRole, Decision, Verdict};
 
-use crate::journal;
+use crate::{cage, journal};
 
 /// One parser of bytes from outside.
 pub struct Target {
@@ -34,6 +34,9 @@ pub fn all() -> Vec<Target> {
             words: &["creel.event/1.0", "\u{2014} ", "{\"schema\""],
             run: journal::run,
         },
+        Target { name: "profile", seeds: cage::profile_seeds, words: cage::PROFILE_WORDS, run: cage::profile },
+        Target { name: "git-config", seeds: cage::git_seeds, words: cage::GIT_WORDS, run: cage::git },
+        Target { name: "seal", seeds: cage::seal_seeds, words: cage::SEAL_WORDS, run: cage::seal },
         Target { name: "note", seeds: note_seeds, words: &["\u{2014} ", "\n\n", "creel", "+", "="], run: note },
     ]
 }

@@ -142,6 +142,11 @@ impl GitConfig {
             .filter_map(|entry| entry.value.as_deref())
     }
 
+    /// Every entry in order: its name as `git config --list` prints it, and its value where there is one.
+    pub fn entries(&self) -> impl Iterator<Item = (String, Option<&str>)> {
+        self.entries.iter().map(|entry| (entry.name(), entry.value.as_deref()))
+    }
+
     /// Reads a text as git does, and refuses what git would read only by chance.
     ///
     /// # Errors
@@ -315,6 +320,8 @@ impl Parser<'_> {
                     value.push(escaped);
                 }
                 Some('\0') => return Err(self.wrong("a zero byte")),
+                // git takes it for a space.
+                Some('\r') => return Err(self.wrong("a carriage return within a line")),
                 Some(character) => {
                     value.push_str(&std::mem::take(&mut spaces));
                     value.push(character);
