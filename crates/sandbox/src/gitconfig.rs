@@ -242,6 +242,8 @@ impl Parser<'_> {
                 Some('"') => break,
                 Some('\\') => match self.next() {
                     Some('\n') | None => return Err(self.wrong("a subsection does not end on its line")),
+                    // The name would end there for git, and the rest of it be its key.
+                    Some('\0') => return Err(self.wrong("a zero byte")),
                     Some(character) => name.push(character),
                 },
                 Some('\n') | None => return Err(self.wrong("a subsection does not end on its line")),

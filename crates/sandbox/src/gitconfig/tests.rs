@@ -38,6 +38,8 @@ fn ordinary_changes_pass() {
 fn what_executes_does_not_pass() {
     for added in [
         "[core]\n\tfsmonitor = ./evil\n",
+        // git reads the name up to the zero byte, and that is a command.
+        "[submodule \"x.update\\\0\"]\n\turl = !evil\n",
         "[core]\n\tsshCommand = evil\n",
         "[core]\n\thooksPath = .evil\n",
         "[CORE]\n\tHooksPath = .evil\n",
