@@ -287,3 +287,30 @@ pub(crate) fn spawn(
     drop(to);
     child
 }
+
+/// `open` with a path in memory that other threads change meanwhile. `true`: a descriptor came back (it is closed).
+#[cfg(test)]
+pub(crate) fn open_unsteady(path: &[std::sync::atomic::AtomicU8], flags: i32) -> bool {
+    // SAFETY: the path ends with a zero that nobody changes, and only the kernel reads it.
+    let descriptor = unsafe { libc::open(path.as_ptr().cast(), flags, 0o600) };
+    if descriptor >= 0 {
+        // SAFETY: it was just opened and nobody else has it.
+        drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    }
+    descriptor >= 0
+}
+
+/// Interrupts this process with a signal every millisecond, without restarting calls.
+#[cfg(test)]
+pub(crate) fn interrupt_often() {
+    extern "C" fn nothing(_: i32) {}
+    // SAFETY: the handler does nothing; the records are valid and outlive the calls.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+        libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
+        let every = libc::timeval { tv_sec: 0, tv_usec: 1000 };
+        let timer = libc::itimerval { it_interval: every, it_value: every };
+        libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut());
+    }
+}
