@@ -16,6 +16,7 @@ mod daemon;
 mod faults;
 mod harness;
 mod live;
+mod runs;
 mod scan;
 mod secrets;
 mod service;
