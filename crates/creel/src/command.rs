@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::failure::Outcome;
 use crate::{
-    agents, approvals, break_glass, demo, guard, inspect, log, policy, profile, programs, service, status, support, up,
-    why,
+    agents, approvals, break_glass, demo, guard, inspect, log, policy, profile, programs, run, service, status, support,
+    up, why,
 };
 
 /// Finds the AI agents of this machine, bounds what they can reach, judges what they do, and keeps the proof.
@@ -71,6 +71,8 @@ enum Command {
     Service(service::Arguments),
     /// Put together a diagnosis without secrets or content, for a bug report.
     Support(support::Arguments),
+    /// Run commands in cages; show, carry over or discard what they wrote.
+    Run(run::Arguments),
     /// Becomes PROGRAM in a session of its own; used by `up --detach`.
     #[command(hide = true)]
     RunDetached {
@@ -106,6 +108,7 @@ impl Line {
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Service(arguments) => service::run(arguments),
             Command::Support(arguments) => support::run(&arguments, runtime),
+            Command::Run(arguments) => run::run(&arguments),
             Command::RunDetached { program, arguments } => programs::detached(&program, &arguments),
             Command::DemoAgent(stage) => demo::stage(&stage),
         }

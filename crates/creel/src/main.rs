@@ -21,6 +21,7 @@ mod policy;
 mod presence;
 mod profile;
 mod programs;
+mod run;
 mod screen;
 mod service;
 mod show;

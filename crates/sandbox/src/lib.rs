@@ -8,6 +8,7 @@ pub mod broker;
 pub mod changes;
 pub mod filter;
 pub mod gitconfig;
+pub mod learn;
 pub mod review;
 pub mod seal;
 

@@ -23,7 +23,7 @@ const FOLDER_MAX: usize = 8;
 /// Changes that are held; more are counted.
 const HELD_MAX: usize = 200_000;
 /// How long the walk at the end may take.
-const WALK_TIME_MAX: Duration = Duration::from_secs(2);
+const WALK_TIME_MAX: Duration = Duration::from_secs(1);
 /// Bytes of a file that is hashed at the end.
 const DIGEST_BYTES_MAX: u64 = 4 << 20;
 /// Bytes that are hashed at the end, both sides and all files together.

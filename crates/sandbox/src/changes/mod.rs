@@ -7,7 +7,9 @@
 
 mod after;
 mod snapshot;
+mod watch;
 
 pub use after::{CHANGES_MAX, Changed, Changes, Clue, after, events};
 pub use snapshot::{Snapshot, SnapshotError, Taken};
 pub(crate) use snapshot::{entries, note_restored, restored};
+pub use watch::{Finished, Watch};

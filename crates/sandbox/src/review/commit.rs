@@ -125,6 +125,9 @@ pub fn look(run: &Folder, scope: &BTreeSet<Relative>) -> Result<Review, CommitEr
 /// # Errors
 /// When the layer cannot be read or a write fails on the way; nothing is half written then.
 pub fn commit(run: &Folder, wish: &Wish, now_unix_ns: i64) -> Result<Committed, CommitError> {
+    if !run.is_locked() {
+        return Err(FolderError::Running(run.facts().run.to_string()).into());
+    }
     let review = look(run, &wish.paths)?;
     if review.cut {
         return Err(CommitError::TooMany(super::compare::DIFFERENCES_MAX));
@@ -169,7 +172,7 @@ pub fn commit(run: &Folder, wish: &Wish, now_unix_ns: i64) -> Result<Committed, 
     }
 }
 
-fn upper(run: &Folder) -> Result<OwnedFd, CommitError> {
+pub(crate) fn upper(run: &Folder) -> Result<OwnedFd, CommitError> {
     fd::child(run.fd(), "upper".as_ref()).map_err(|_| CommitError::NotReviewed(run.facts().run.to_string()))
 }
 

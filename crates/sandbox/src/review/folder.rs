@@ -108,7 +108,8 @@ pub struct Folder {
     folder: OwnedFd,
     runs: OwnedFd,
     workspace: OwnedFd,
-    lock: OwnedFd,
+    /// Absent when the run was only looked at while it goes on.
+    lock: Option<OwnedFd>,
 }
 
 impl Folder {
@@ -144,7 +145,7 @@ impl Folder {
             began_unix_ns,
             seals: plan.seals.clone(),
         };
-        let result = Self { facts, path, folder, runs, workspace, lock };
+        let result = Self { facts, path, folder, runs, workspace, lock: Some(lock) };
         let text = serde_json::to_vec(&result.facts)
             .map_err(|error| FolderError::Damaged { path: "run.json".to_owned(), why: error.to_string() })?;
         result.put("run.json", &text)?;
@@ -157,13 +158,22 @@ impl Folder {
     /// [`FolderError::Running`] while its supervisor lives; [`FolderError::Workspace`] when another folder stands where
     /// the workspace was.
     pub fn open(state: &Path, run: &str) -> Result<Self, FolderError> {
+        let opened = Self::look(state, run)?;
+        if opened.is_locked() { Ok(opened) } else { Err(FolderError::Running(run.to_owned())) }
+    }
+
+    /// Opens the folder of a run that may still go on: enough for looking, not for changing anything.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn look(state: &Path, run: &str) -> Result<Self, FolderError> {
         let name = checked_name(run)?;
         let missing = || FolderError::Missing(name.to_owned());
         let (runs, runs_path) = open_runs(state, false).map_err(|error| not_found(error, missing))?;
         let path = runs_path.join(name);
         let opened = fd::child(runs.as_fd(), OsStr::new(name));
         let folder = opened.map_err(|error| not_found(FolderError::system("open", &path, error), missing))?;
-        let lock = take_lock(&folder, &path)?.ok_or_else(|| FolderError::Running(name.to_owned()))?;
+        let lock = take_lock(&folder, &path)?;
         let facts = read_facts(&folder, &path)?;
         if facts.run.as_str() != name {
             let why = format!("it says that it belongs to run `{}`", super::name::shown(facts.run.as_str().as_bytes()));
@@ -199,10 +209,10 @@ impl Folder {
         self.workspace.as_fd()
     }
 
-    /// Another lock-holding descriptor for a process that is to keep the run alive.
+    /// Whether this value holds the run's lock: the run has ended, or is this process's own.
     #[must_use]
-    pub fn lock(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
+    pub fn is_locked(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// Removes the folder with everything in it; the workspace is not touched.

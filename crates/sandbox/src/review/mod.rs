@@ -16,6 +16,7 @@ mod name;
 mod sealed;
 #[cfg(test)]
 pub(crate) mod test;
+mod text;
 #[cfg(test)]
 mod trials;
 mod underneath;
@@ -26,5 +27,7 @@ pub use commit::{CommitError, Committed, Review, Why, Wish, commit, discard, loo
 pub use compare::{Change, Comparison, DIFFERENCES_MAX, Difference, Kind, Side, compare};
 pub use folder::{Folder, FolderError, RunFacts, runs};
 pub use layer::{Layer, LayerError};
+pub(crate) use name::is_plain;
 pub use name::{Relative, shown, shown_path};
+pub use text::{Hunk, Text, text};
 pub use undo::{Restored, undo};
