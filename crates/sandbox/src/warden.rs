@@ -172,27 +172,27 @@ impl Warden<'_> {
     fn serve(&mut self) -> io::Result<()> {
         loop {
             let timeout = self.broker.timeout().and_then(|wait| Timespec::try_from(wait).ok());
-            let ready: Vec<bool> = {
+            let ready: Vec<PollFlags> = {
                 let mut wait =
                     vec![PollFd::new(&self.children, PollFlags::IN), PollFd::new(&self.orders, PollFlags::IN)];
                 wait.extend(self.broker.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
                 match poll(&mut wait, timeout.as_ref()) {
-                    Ok(_) => wait.iter().map(|fd| !fd.revents().is_empty()).collect(),
+                    Ok(_) => wait.iter().map(PollFd::revents).collect(),
                     Err(Errno::INTR) => continue,
                     Err(errno) => return Err(errno.into()),
                 }
             };
             // Descriptors come and go by `serve`, so only the first ready one is served in one round.
-            if let Some(index) = ready.iter().skip(2).position(|ready| *ready) {
-                self.broker.serve(index)?;
+            if let Some((index, seen)) = ready.iter().skip(2).enumerate().find(|(_, seen)| !seen.is_empty()) {
+                self.broker.serve(index, *seen)?;
             } else {
                 self.broker.tick()?;
             }
-            if ready.first() == Some(&true) {
+            if ready.first().is_some_and(|seen| !seen.is_empty()) {
                 while process::next_signal(self.children.as_fd()).is_some() {}
                 self.reap()?;
             }
-            if ready.get(1) == Some(&true) && !self.order()? {
+            if ready.get(1).is_some_and(|seen| !seen.is_empty()) && !self.order()? {
                 return Ok(());
             }
         }

@@ -63,6 +63,10 @@ pub(super) fn exists(path: &[u8]) -> bool {
 impl Broker {
     /// What the seals say about `name` in the folder at `parent`.
     pub(super) fn judge(&mut self, parent: &[u8], name: &[u8]) -> Verdict {
+        if !parent.starts_with(b"/") {
+            // A folder that does not hang in the cage's tree.
+            return Verdict::Inside(self.seals.git_rule().to_owned());
+        }
         let known = self.parents.known.iter().find(|(path, _)| path == parent).map(|(_, parent)| *parent);
         let root = match known {
             Some(Parent::Private) => return Verdict::Private,

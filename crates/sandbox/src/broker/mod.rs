@@ -25,6 +25,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use creel_model::cage::{CageEventKind, SealKind};
+use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -37,8 +38,6 @@ use later::Later;
 
 /// Different paths that are reported while learning; further ones are not.
 const MOST_NEEDED: usize = 20_000;
-/// Calls served in one go before the loop looks at its other descriptors again.
-const AT_ONCE: usize = 64;
 
 /// What a broker needs to know. It is made in the cage: after the root was switched, with `/proc` mounted, with the
 /// Landlock rules of the plan on and with `CAP_SYS_PTRACE` as the only capability.
@@ -169,7 +168,7 @@ impl Broker {
         Ok(())
     }
 
-    /// What to wait on for reading; call [`Broker::serve`] with the index of what is ready, *or has hung up*. The order
+    /// What to wait on for reading; call [`Broker::serve`] with the index of what is ready *or has hung up*. The order
     /// holds until the next call of `serve` or `add_listener`.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.listeners.iter().map(|listener| listener.as_fd())
@@ -182,26 +181,17 @@ impl Broker {
         events.into_iter().chain(later).min()
     }
 
-    /// Serves what is ready at one descriptor; does not block.
+    /// Serves one call at a descriptor, or lets go of it; `seen` is what a poll for reading just said about it, and
+    /// without `IN` nobody will ever call there again. Does not block.
     ///
     /// # Errors
     /// Something is broken so badly that the cage must end.
-    pub fn serve(&mut self, index: usize) -> io::Result<()> {
+    pub fn serve(&mut self, index: usize, seen: PollFlags) -> io::Result<()> {
         let Some(listener) = self.listeners.get(index).map(Rc::clone) else { return Ok(()) };
-        for _ in 0..AT_ONCE {
-            let mut ready = [rustix::event::PollFd::new(&*listener, rustix::event::PollFlags::IN)];
-            match rustix::event::poll(&mut ready, Some(&rustix::event::Timespec::default())) {
-                Ok(0) | Err(Errno::INTR) => return Ok(()),
-                Ok(_) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let seen = ready.first().map(rustix::event::PollFd::revents).unwrap_or(rustix::event::PollFlags::empty());
-            if !seen.contains(rustix::event::PollFlags::IN) {
-                // The last process with this filter is gone.
-                self.listeners.remove(index);
-                return Ok(());
-            }
-            let Some(notification) = seccomp::receive(listener.as_fd())? else { continue };
+        if !seen.contains(PollFlags::IN) {
+            // The last process with this filter is gone.
+            self.listeners.remove(index);
+        } else if let Some(notification) = seccomp::receive(listener.as_fd())? {
             self.one(&listener, notification);
         }
         Ok(())

@@ -13,6 +13,7 @@ use rustix::path::DecInt;
 
 use super::Broker;
 use super::caller::Call;
+use crate::sys::seccomp;
 
 /// Links on one way.
 pub(super) const MOST_LINKS: u32 = 40;
@@ -48,6 +49,12 @@ fn split(path: &[u8]) -> (&[u8], &[u8], bool) {
     let start = whole.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
     let (folder, name) = whole.split_at_checked(start).unwrap_or_default();
     (folder, name, end < path.len())
+}
+
+/// Whether a path holds nothing but names, so that without links it is what it says.
+pub(super) fn plain(path: &[u8]) -> bool {
+    let names = path.strip_prefix(b"/").unwrap_or(path);
+    names.split(|byte| *byte == b'/').all(|name| !matches!(name, b"" | b"." | b".."))
 }
 
 impl Broker {
@@ -86,7 +93,7 @@ impl Broker {
     }
 
     /// The folder that a relative path begins in.
-    fn base(&mut self, call: &Call, base: i32) -> Result<OwnedFd, Errno> {
+    pub(super) fn base(&mut self, call: &Call, base: i32) -> Result<OwnedFd, Errno> {
         if base == libc::AT_FDCWD {
             return rustix::fs::openat(&*call.folder, c"cwd", FOLDER, Mode::empty());
         }
@@ -98,10 +105,12 @@ impl Broker {
         if number < 0 {
             return Err(Errno::BADF);
         }
-        rustix::fs::openat(&*call.folder, format!("fd/{number}"), flags, Mode::empty()).map_err(|error| match error {
-            Errno::NOENT => Errno::BADF,
-            error => error,
-        })
+        match rustix::fs::openat(&*call.folder, format!("fd/{number}"), flags, Mode::empty()) {
+            Err(Errno::NOENT) => Err(Errno::BADF),
+            // A process that hides its memory hides this folder too.
+            Err(Errno::ACCESS) => seccomp::descriptor_of(call.notification.thread, number),
+            other => other,
+        }
     }
 
     /// Walks a path component by component.

@@ -175,19 +175,17 @@ fn driver() {
 
 /// One round of the loop that a cage's broker process has.
 fn serve(broker: &mut Broker) {
-    let ready: Vec<usize> = {
+    let ready: Vec<(usize, PollFlags)> = {
         let descriptors: Vec<_> = broker.descriptors().collect();
-        let mut polled: Vec<_> = descriptors
-            .iter()
-            .map(|descriptor| rustix::event::PollFd::new(descriptor, rustix::event::PollFlags::IN))
-            .collect();
+        let mut polled: Vec<_> =
+            descriptors.iter().map(|descriptor| rustix::event::PollFd::new(descriptor, PollFlags::IN)).collect();
         let wait = broker.timeout().unwrap_or(Duration::from_millis(20)).min(Duration::from_millis(20));
         let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: wait.as_nanos().try_into().unwrap() };
         rustix::event::poll(&mut polled, Some(&wait)).unwrap();
-        polled.iter().enumerate().filter(|(_, one)| !one.revents().is_empty()).map(|(at, _)| at).collect()
+        polled.iter().map(|one| one.revents()).enumerate().filter(|(_, seen)| !seen.is_empty()).collect()
     };
-    for at in ready.into_iter().rev() {
-        broker.serve(at).unwrap();
+    for (at, seen) in ready.into_iter().rev() {
+        broker.serve(at, seen).unwrap();
     }
     broker.tick().unwrap();
 }
