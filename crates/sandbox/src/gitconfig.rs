@@ -147,6 +147,14 @@ impl GitConfig {
         self.entries.iter().map(|entry| (entry.name(), entry.value.as_deref()))
     }
 
+    /// The files that are included, whatever for.
+    pub(crate) fn included(&self) -> impl Iterator<Item = &str> {
+        self.entries
+            .iter()
+            .filter(|entry| matches!(entry.section.as_str(), "include" | "includeif") && entry.key == "path")
+            .filter_map(|entry| entry.value.as_deref())
+    }
+
     /// Reads a text as git does, and refuses what git would read only by chance.
     ///
     /// # Errors

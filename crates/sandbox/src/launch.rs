@@ -194,11 +194,14 @@ impl Launch {
             Some((setup, own)) => (Some(setup), Some(own)),
             None => (None, None),
         };
+        // Git runs what lies there in every repository of the account, and only the host knows where that is.
+        let mut seals = plan.seals.clone();
+        seals.extend(crate::seal::hooks_seals(std::path::Path::new(&self.home))?);
         let umask = rustix::process::umask(Mode::empty());
         rustix::process::umask(umask);
         let setup = Setup {
             layer: self.layer.clone(),
-            seals: plan.seals.clone(),
+            seals,
             programs: plan.programs.clone(),
             sockets,
             ports: plan.network.host_loopback_ports.iter().copied().collect(),

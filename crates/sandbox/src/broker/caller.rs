@@ -194,7 +194,8 @@ impl Call {
         seccomp::still_waiting(std::os::fd::AsFd::as_fd(&*self.listener), self.notification.id)
     }
 
-    /// A path in the caller's memory, read once.
+    /// A path in the caller's memory, read once. Whoever's memory it turns out to be, it is judged and carried out with
+    /// the cage's rights; a caller that is gone gets no answer.
     ///
     /// # Errors
     /// As the kernel answers: `EFAULT`, `ENAMETOOLONG`.
@@ -206,7 +207,7 @@ impl Call {
             let seen = text.get(..read).unwrap_or_default();
             if let Some(end) = seen.iter().position(|byte| *byte == 0) {
                 text.truncate(end);
-                break;
+                return Ok(text);
             }
             if read < text.len() {
                 return Err(Errno::FAULT);
@@ -217,7 +218,6 @@ impl Call {
             // Nothing of the first look is used: the text counts as it stands in one look.
             text = vec![0; PATH_BYTES];
         }
-        if self.waits() { Ok(text) } else { Err(Errno::SRCH) }
     }
 
     /// Some bytes of the caller's memory.

@@ -25,7 +25,7 @@ const ALLOWED: &[libc::c_long] = calls![
     // Descriptors and memory.
     SYS_read SYS_write SYS_close SYS_fstat SYS_lseek SYS_mmap SYS_mprotect SYS_munmap SYS_brk SYS_pread64 SYS_pwrite64
     SYS_readv SYS_writev SYS_preadv SYS_pwritev SYS_preadv2 SYS_pwritev2 SYS_mremap SYS_msync SYS_mincore SYS_madvise
-    SYS_dup SYS_dup3  SYS_flock SYS_fsync SYS_fdatasync SYS_ftruncate SYS_fallocate SYS_sync SYS_syncfs
+    SYS_dup SYS_dup3 SYS_flock SYS_fsync SYS_fdatasync SYS_ftruncate SYS_fallocate SYS_sync SYS_syncfs
     SYS_sync_file_range SYS_readahead SYS_fadvise64 SYS_copy_file_range SYS_sendfile SYS_splice SYS_tee SYS_vmsplice
     SYS_pipe2 SYS_close_range SYS_mlock SYS_munlock SYS_mlockall SYS_munlockall SYS_mlock2 SYS_remap_file_pages
     SYS_pkey_mprotect SYS_pkey_alloc SYS_pkey_free SYS_membarrier SYS_mbind SYS_set_mempolicy SYS_get_mempolicy

@@ -15,7 +15,7 @@ use creel_model::cage::{Seal, SealKind};
 use name::{fits, fold};
 
 pub(crate) use repository::normal;
-pub use repository::{CommonFolder, common_folder, hooks_folders};
+pub use repository::{CommonFolder, common_folder, hooks_seals};
 pub use scan::{Found, Root, Scanned};
 
 /// Rule of the seals that every git repository has, where the plan does not name one.

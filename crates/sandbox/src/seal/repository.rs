@@ -7,6 +7,9 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use creel_model::cage::{Seal, SealKind};
+
+use super::FLOOR;
 use super::name::fold;
 use crate::gitconfig::GitConfig;
 
@@ -14,6 +17,8 @@ use crate::gitconfig::GitConfig;
 const POINTER_BYTES: u64 = 8192;
 /// Largest configuration that is read, in bytes.
 const CONFIG_BYTES: u64 = 262_144;
+/// How deep configurations may include each other, as for git.
+const INCLUDES: u32 = 10;
 
 /// Whether git would take the folder at `path` for a repository, or a part of one.
 pub(super) fn is(path: &[u8], exists: &mut dyn FnMut(&[u8]) -> bool) -> bool {
@@ -77,30 +82,67 @@ fn read_pointer(path: &Path) -> io::Result<String> {
     Ok(fs::read_to_string(path)?.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// The folders that the account's own git configuration (not a repository's) names as `core.hooksPath`, as they are
-/// written there: relative ones are below each repository's top. Call it outside the cage.
+/// Seals for the folders that the account's own git configuration (not a repository's) names as `core.hooksPath`: git runs
+/// what lies there in every repository of the account. Relative ones are sealed wherever they appear. Call it outside the
+/// cage.
 ///
 /// # Errors
-/// A configuration is there and cannot be read or understood.
-pub fn hooks_folders(home: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut folders = Vec::new();
+/// A configuration is there, may name such a folder, and cannot be read or understood.
+pub fn hooks_seals(home: &Path) -> io::Result<Vec<Seal>> {
+    let mut values = Vec::new();
     for file in [PathBuf::from("/etc/gitconfig"), home.join(".config/git/config"), home.join(".gitconfig")] {
-        match fs::metadata(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-            Ok(about) if about.len() > CONFIG_BYTES => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: too long", file.display())));
-            }
-            Ok(_) => {}
-        }
-        let config = GitConfig::parse(&fs::read(&file)?)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", file.display())))?;
-        folders.extend(config.values("core.hookspath").map(|folder| match folder.strip_prefix("~/") {
-            Some(rest) => home.join(rest),
-            None => PathBuf::from(folder),
-        }));
+        hooks_of(&file, home, INCLUDES, &mut values)?;
     }
-    Ok(folders)
+    let mut seals = Vec::new();
+    for value in values {
+        let path = value.strip_prefix("~/").map_or_else(|| PathBuf::from(&value), |rest| home.join(rest));
+        let Some(path) = normal(&path) else { continue };
+        let mut components: Vec<String> = path
+            .components()
+            .filter(|component| matches!(component, Component::Normal(_)))
+            .map(|component| component.as_os_str().to_string_lossy().into_owned())
+            .collect();
+        let below = if path.is_absolute() {
+            components = components.pop().into_iter().collect();
+            path.parent().map(|parent| parent.display().to_string())
+        } else {
+            None
+        };
+        if !components.is_empty() {
+            seals.push(Seal { components, kind: SealKind::Directory, rule: FLOOR.to_owned(), below });
+        }
+    }
+    Ok(seals)
+}
+
+/// Takes down the values of `core.hooksPath` in a configuration and in those that it includes.
+fn hooks_of(file: &Path, home: &Path, depth: u32, values: &mut Vec<String>) -> io::Result<()> {
+    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", file.display()));
+    match fs::metadata(file) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(about) if about.len() > CONFIG_BYTES => return Err(wrong("too long".to_owned())),
+        Ok(_) => {}
+    }
+    if depth == 0 {
+        return Err(wrong("includes lie too deep".to_owned()));
+    }
+    let text = fs::read(file)?;
+    let config = match GitConfig::parse(&text) {
+        Ok(config) => config,
+        Err(error) => {
+            let words = String::from_utf8_lossy(&text).to_lowercase();
+            let may = words.contains("hookspath") || words.contains("include");
+            return if may { Err(wrong(error.to_string())) } else { Ok(()) };
+        }
+    };
+    values.extend(config.values("core.hookspath").map(str::to_owned));
+    let folder = file.parent().unwrap_or(file);
+    for included in config.included() {
+        let path = included.strip_prefix("~/").map_or_else(|| folder.join(included), |rest| home.join(rest));
+        hooks_of(&path, home, depth - 1, values)?;
+    }
+    Ok(())
 }
 
 /// `path` with `.` and `..` taken out in words; `None` above the root.

@@ -155,3 +155,36 @@ fn one_walk_finds_what_is_sealed() {
     let judged = set.judge(top.as_os_str().as_encoded_bytes(), &path, &mut |_| false);
     assert!(matches!(judged, Judged::Inside { .. }), "{judged:?}");
 }
+
+#[test]
+fn hooks_of_the_accounts_own_configuration_are_sealed() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join(".gitconfig"), "[include]\n\tpath = more\n[core]\n\thooksPath = tools/hooks\n").unwrap();
+    fs::write(home.path().join("more"), "[core]\n\thooksPath = ~/all-hooks\n").unwrap();
+    let seals = hooks_seals(home.path()).unwrap();
+    assert!(seals.iter().any(|seal| seal.components == ["tools", "hooks"] && seal.below.is_none()), "{seals:?}");
+    let below = home.path().display().to_string();
+    assert!(seals.iter().any(|seal| seal.components == ["all-hooks"] && seal.below.as_ref() == Some(&below)));
+    fs::write(home.path().join("more"), "hooksPath").unwrap();
+    assert!(hooks_seals(home.path()).is_err());
+}
+
+#[test]
+fn a_worktrees_repository_counts_only_if_it_knows_the_worktree() {
+    let folder = tempfile::tempdir().unwrap();
+    let top = fs::canonicalize(folder.path()).unwrap();
+    let (tree, back) = (top.join("tree"), top.join("main/.git/worktrees/tree"));
+    fs::create_dir_all(&tree).unwrap();
+    fs::create_dir_all(&back).unwrap();
+    assert_eq!(common_folder(&tree).unwrap(), None);
+    fs::write(tree.join(".git"), format!("gitdir: {}\n", back.display())).unwrap();
+    assert!(common_folder(&tree).is_err());
+    fs::write(back.join("commondir"), "../..\n").unwrap();
+    fs::write(back.join("gitdir"), format!("{}\n", tree.join(".git").display())).unwrap();
+    assert_eq!(common_folder(&tree).unwrap(), Some(CommonFolder { path: top.join("main/.git") }));
+    fs::write(back.join("gitdir"), format!("{}\n", top.join("other/.git").display())).unwrap();
+    assert!(common_folder(&tree).is_err());
+    fs::write(tree.join(".git"), "gitdir: inside\n").unwrap();
+    fs::create_dir(tree.join("inside")).unwrap();
+    assert_eq!(common_folder(&tree).unwrap(), None);
+}
