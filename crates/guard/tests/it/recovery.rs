@@ -1,8 +1,8 @@
 //! The state after a restart, and recorded facts against another bundle.
 
-use creel_guard::{Differences, Guard, Input, Limits, Response, RestoreError, explain, replay};
-use creel_model::Verdict;
+use creel_guard::{CageNote, Differences, Guard, Input, Limits, Response, RestoreError, explain, replay};
 use creel_model::record::{Detail, Envelope, Record};
+use creel_model::{RecordKind, RunId, Verdict};
 use serde_json::json;
 
 use crate::lab::*;
@@ -50,6 +50,45 @@ fn the_state_is_the_same_after_a_restart() {
     let restored = Guard::restore(settings(), Some(&end), []).unwrap();
     assert_eq!(restored.approvals().len(), 2);
     assert!(restored.approvals().iter().all(|view| !view.waiting), "a held hook does not survive a restart");
+}
+
+/// A cage's run has the id that its plan was given, in its notes and in its decisions, also after a restart.
+#[test]
+fn a_run_in_a_cage_is_one_run_in_every_record() {
+    let mut lab = Lab::new();
+    let id = RunId::from_random([9; 16]);
+    let mut caged = caller(10);
+    caged.run.cage = Some(id.clone());
+    let mut note = CageNote {
+        caller: caged.clone(),
+        kind: RecordKind::Event,
+        code: "cage.refused".to_owned(),
+        verdict: Some(Verdict::Deny),
+        rules: (0..200).map(|n| format!("rule-{}", n % 70)).collect(),
+        effects: Vec::new(),
+        facts: json!({"state": "forged", "events": []}).as_object().unwrap().clone(),
+    };
+    lab.step(Input::Cage(Box::new(note.clone())));
+    lab.verdict(&caged, &start("s", "startup"));
+    lab.verdict(&caged, &bash("s", "c1", "ls"));
+    note.facts = json!({"large": "x".repeat(300 * 1024)}).as_object().unwrap().clone();
+    lab.step(Input::Cage(Box::new(note)));
+    let of_runs: Vec<&Record> =
+        lab.records.iter().filter(|record| record.envelope.kind != RecordKind::Policy).collect();
+    let noted = of_runs[0];
+    assert_eq!((noted.envelope.verdict, noted.envelope.rules.len()), (Some(Verdict::Deny), 64));
+    assert_ne!(noted.detail.facts["state"], json!("forged"), "the state is the guard's own word");
+    assert!(lab.records.last().unwrap().detail.facts.contains_key("left_out"));
+    for record in &lab.records {
+        assert_eq!(
+            record.envelope.subject.as_ref().map(|subject| &subject.run),
+            Some(&id),
+            "{:?}",
+            record.envelope.code
+        );
+    }
+    let restored = Guard::restore(settings(Limits::default()), None, pairs(&lab.records)).unwrap();
+    assert_eq!(restored.snapshot(), lab.guard.snapshot());
 }
 
 #[test]
