@@ -4,7 +4,7 @@
 //! whose change time moved counts as changed unless both digests are known and equal.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use creel_model::cage::{CageEvent, CageEventKind, WorkspaceMode};
@@ -79,26 +79,59 @@ pub struct Changes {
     pub gaps: Vec<&'static str>,
 }
 
+/// A run as far as its changes are concerned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ground<'a> {
+    /// The workspace.
+    pub(crate) workspace: BorrowedFd<'a>,
+    /// Its absolute path.
+    pub(crate) path: &'a str,
+    /// When the run began, by the clock that stamps files.
+    pub(crate) began_unix_ns: i64,
+    /// Its folder; a short run on the workspace itself has none.
+    pub(crate) run: Option<&'a Folder>,
+}
+
+impl<'a> Ground<'a> {
+    fn of(run: &'a Folder) -> Self {
+        let facts = run.facts();
+        let (path, began_unix_ns) = (facts.workspace.as_str(), facts.began_unix_ns);
+        Self { workspace: run.workspace(), path, began_unix_ns, run: Some(run) }
+    }
+
+    /// Finds out what changed.
+    pub(crate) fn after(&self) -> Changes {
+        match self.run.filter(|run| run.facts().mode == WorkspaceMode::Review) {
+            Some(run) => of_layer(run),
+            None => of_workspace(self),
+        }
+    }
+}
+
 /// Finds out what changed since the run began: in its layer, or in the workspace by the snapshot.
 #[must_use]
 pub fn after(run: &Folder) -> Changes {
-    match run.facts().mode {
-        WorkspaceMode::Review => of_layer(run),
-        WorkspaceMode::Direct => of_workspace(run),
-    }
+    Ground::of(run).after()
 }
 
 /// The events of changes, at most [`CHANGES_MAX`] and one more that says what is missing. Files get digests as far as a
 /// budget goes. To be called right after [`after`], before anything else changes the files.
 #[must_use]
 pub fn events(run: &Folder, changes: &Changes, now_unix_ns: i64) -> Vec<CageEvent> {
-    let mut digests = Digests::new(run, changes);
+    Ground::of(run).events(changes, now_unix_ns)
+}
+
+impl Ground<'_> {
+    /// As [`events`].
+    pub(crate) fn events(&self, changes: &Changes, now_unix_ns: i64) -> Vec<CageEvent> {
+        events_on(self, changes, now_unix_ns)
+    }
+}
+
+fn events_on(ground: &Ground<'_>, changes: &Changes, now_unix_ns: i64) -> Vec<CageEvent> {
+    let mut digests = Digests::new(ground, changes);
     let object = |path: &Relative| {
-        if path.is_root() {
-            run.facts().workspace.clone()
-        } else {
-            format!("{}/{}", run.facts().workspace, path.shown())
-        }
+        if path.is_root() { ground.path.to_owned() } else { format!("{}/{}", ground.path, path.shown()) }
     };
     let mut events = Vec::new();
     for line in lines(changes) {
@@ -123,7 +156,7 @@ pub fn events(run: &Folder, changes: &Changes, now_unix_ns: i64) -> Vec<CageEven
         events.push(event);
     }
     if changes.beyond > 0 || !changes.gaps.is_empty() {
-        let mut event = CageEvent::new(CageEventKind::Changed, now_unix_ns, run.facts().workspace.clone());
+        let mut event = CageEvent::new(CageEventKind::Changed, now_unix_ns, ground.path);
         event.call = "incomplete".to_owned();
         event.reason = changes.gaps.join("; ");
         event.times = changes.beyond.max(1);
@@ -168,14 +201,14 @@ fn of_layer(run: &Folder) -> Changes {
     changes
 }
 
-fn of_workspace(run: &Folder) -> Changes {
-    let began = run.facts().began_unix_ns;
+fn of_workspace(ground: &Ground<'_>) -> Changes {
+    let began = ground.began_unix_ns;
     let mut changes = Changes::default();
-    let mut snapshot = entries(run);
+    let mut snapshot = ground.run.and_then(entries);
     let mut noted = snapshot.as_mut().and_then(Iterator::next);
     let deadline = Instant::now() + WALK_TIME_MAX;
     let (mut visited, mut late) = (0_u64, false);
-    let whole = walk(run.workspace(), &mut |path, now| {
+    let whole = walk(ground.workspace, &mut |path, now| {
         visited += 1;
         if visited.is_multiple_of(256) && Instant::now() > deadline {
             late = true;
@@ -310,17 +343,18 @@ fn lines(changes: &Changes) -> Vec<Line<'_>> {
 
 /// Digests for events, within a budget.
 struct Digests<'a> {
-    run: &'a Folder,
+    workspace: BorrowedFd<'a>,
     upper: Option<std::os::fd::OwnedFd>,
     early: BTreeMap<Relative, Digest>,
     budget: u64,
 }
 
 impl<'a> Digests<'a> {
-    fn new(run: &'a Folder, changes: &Changes) -> Self {
-        let review = run.facts().mode == WorkspaceMode::Review;
-        let mut result = Self { run, upper: None, early: BTreeMap::new(), budget: DIGEST_BYTES_TOTAL };
-        if review {
+    fn new(ground: &Ground<'a>, changes: &Changes) -> Self {
+        let workspace = ground.workspace;
+        let mut result = Self { workspace, upper: None, early: BTreeMap::new(), budget: DIGEST_BYTES_TOTAL };
+        let Some(run) = ground.run else { return result };
+        if run.facts().mode == WorkspaceMode::Review {
             result.upper = fd::child(run.fd(), "upper".as_ref()).ok();
         } else {
             let asked: BTreeSet<&Relative> = changes.changed.iter().map(|changed| &changed.path).collect();
@@ -348,7 +382,7 @@ impl<'a> Digests<'a> {
         let size = size.filter(|size| *size <= DIGEST_BYTES_MAX)?;
         self.budget = self.budget.checked_sub(size)?;
         let base = match place {
-            Place::Workspace => self.run.workspace(),
+            Place::Workspace => self.workspace,
             Place::Layer => self.upper.as_ref()?.as_fd(),
         };
         digest_at(base, &changed.path, DIGEST_BYTES_MAX)

@@ -121,6 +121,11 @@ impl Folder {
     /// # Errors
     /// When the workspace is not a folder or the state folder cannot be written.
     pub fn create(state: &Path, plan: &CagePlan) -> Result<Self, FolderError> {
+        Self::create_began(state, plan, None)
+    }
+
+    /// As [`Folder::create`], for a run that began before: at that time of the clock that stamps files.
+    pub(crate) fn create_began(state: &Path, plan: &CagePlan, began_unix_ns: Option<i64>) -> Result<Self, FolderError> {
         let name = checked_name(plan.run.as_str())?;
         let workspace_path = Path::new(&plan.workspace);
         let workspace =
@@ -132,8 +137,12 @@ impl Folder {
         let folder =
             fd::child(runs.as_fd(), OsStr::new(name)).map_err(|error| FolderError::system("open", &path, error))?;
         let lock = take_lock(&folder, &path)?.ok_or_else(|| FolderError::Running(name.to_owned()))?;
-        let began_unix_ns =
-            file_clock(lock.as_fd()).map_err(|error| FolderError::system("touch", &path.join("lock"), error))?;
+        let began_unix_ns = match began_unix_ns {
+            Some(began) => began,
+            None => {
+                file_clock(lock.as_fd()).map_err(|error| FolderError::system("touch", &path.join("lock"), error))?
+            }
+        };
         let facts = RunFacts {
             version: FACTS_VERSION,
             run: plan.run.clone(),

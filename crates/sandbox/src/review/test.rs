@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use creel_model::cage::{CAGE_PLAN_VERSION, CagePlan, Degrade, Seal, SealKind, WorkspaceMode};
 use creel_model::id::{Digest, RunId};
 
-use super::{Folder, Layer};
+use super::Folder;
 
 /// A plan with nothing in it but a workspace and three seals.
 pub(crate) fn plan(run: &str, workspace: &Path, mode: WorkspaceMode) -> CagePlan {
@@ -134,12 +134,13 @@ impl Trial {
 fn inside() {
     let workspace = PathBuf::from(std::env::var_os("TRIAL_WORKSPACE").unwrap());
     let state = PathBuf::from(std::env::var_os("TRIAL_STATE").unwrap());
-    let folder = Folder::create(&state, &plan("r-1", &workspace, WorkspaceMode::Review)).unwrap();
-    crate::changes::Snapshot::take(&folder).unwrap();
-    let mounted = Layer::prepare(&folder).unwrap().mount().unwrap();
+    let mut watch = crate::changes::Watch::new(&state, &plan("r-1", &workspace, WorkspaceMode::Review)).unwrap();
+    let mounted = watch.layer().unwrap().mount().unwrap();
+    watch.begin();
     let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&mounted, "", rustix::fs::CWD, &workspace, flags).unwrap();
     let script = std::env::var("TRIAL_SCRIPT").unwrap();
     let shell = std::process::Command::new("sh").args(["-ec", &script]).current_dir(&workspace).status().unwrap();
-    assert!(shell.success(), "{script}");
+    let finished = watch.finish(7);
+    std::fs::write(state.join("said"), format!("{} {}", finished.events.len(), finished.kept)).unwrap();
 }
