@@ -79,7 +79,7 @@ fn a_run_in_a_cage_is_one_run_in_every_record() {
     assert_eq!((noted.envelope.verdict, noted.envelope.rules.len()), (Some(Verdict::Deny), 64));
     assert_ne!(noted.detail.facts["state"], json!("forged"), "the state is the guard's own word");
     assert!(lab.records.last().unwrap().detail.facts.contains_key("left_out"));
-    for record in &lab.records {
+    for record in &of_runs {
         assert_eq!(
             record.envelope.subject.as_ref().map(|subject| &subject.run),
             Some(&id),
