@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::failure::Outcome;
 use crate::{
-    agents, approvals, break_glass, demo, guard, inspect, log, policy, profile, programs, run, service, status, support,
-    up, why,
+    agents, approvals, break_glass, demo, guard, inspect, log, policy, profile, programs, run, runs, service, status,
+    support, up, why,
 };
 
 /// Finds the AI agents of this machine, bounds what they can reach, judges what they do, and keeps the proof.
@@ -24,6 +24,7 @@ pub(crate) struct Line {
 const EXAMPLES: &str = "\
 Examples:
   creel up                                start creel here and watch
+  creel run -- claude                     start an agent in a cage, on this folder
   creel guard install claude-code         let creel judge what Claude Code does; undone by `guard remove`
   creel log --follow                      what happens, decision by decision
   creel policy report                     what the rules would have stopped
@@ -69,6 +70,10 @@ enum Command {
     Demo(demo::Arguments),
     /// Install creel as a system service, under its own account.
     Service(service::Arguments),
+    /// Run a command in a cage that reaches only what its profile grants.
+    Run(run::Arguments),
+    /// The runs in cages: list, attach, signal, stop, start more in one.
+    Runs(runs::Arguments),
     /// Put together a diagnosis without secrets or content, for a bug report.
     Support(support::Arguments),
     /// Run commands in cages; show, carry over or discard what they wrote.
@@ -108,7 +113,8 @@ impl Line {
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Service(arguments) => service::run(arguments),
             Command::Support(arguments) => support::run(&arguments, runtime),
-            Command::Run(arguments) => run::run(&arguments),
+            Command::Run(arguments) => run::run(&arguments, runtime),
+            Command::Runs(arguments) => runs::run(&arguments, runtime),
             Command::RunDetached { program, arguments } => programs::detached(&program, &arguments),
             Command::DemoAgent(stage) => demo::stage(&stage),
         }

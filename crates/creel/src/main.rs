@@ -22,6 +22,7 @@ mod presence;
 mod profile;
 mod programs;
 mod run;
+mod runs;
 mod screen;
 mod service;
 mod show;

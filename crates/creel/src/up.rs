@@ -125,11 +125,16 @@ pub(crate) fn state_folder(argument: Option<&Path>) -> Result<PathBuf, Failure> 
     if let Some(folder) = argument {
         return Ok(folder.to_owned());
     }
+    Ok(Path::new(&home()?).join(".local/state/creel"))
+}
+
+/// This account's home folder, by the account database.
+pub(crate) fn home() -> Result<String, Failure> {
     let account = creel_discover::own();
     if !account.home.starts_with('/') {
         return Err(Failure::new(format!("account {} has no home folder", account.uid)));
     }
-    Ok(Path::new(&account.home).join(".local/state/creel"))
+    Ok(account.home)
 }
 
 /// Creates a folder that only this account can enter.

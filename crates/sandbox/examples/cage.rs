@@ -9,10 +9,15 @@ fn main() -> ExitCode {
     match run() {
         Ok(end) => end.repeat(),
         Err(error) => {
-            eprintln!("cage: {error}");
+            say(&format!("cage: {error}"));
             ExitCode::from(125)
         }
     }
+}
+
+fn say(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn run() -> Result<End, LaunchError> {
@@ -33,7 +38,7 @@ fn run() -> Result<End, LaunchError> {
     let prepared = launch.prepare()?;
     if show {
         for control in prepared.controls() {
-            eprintln!("{:10} {:22} {}", control.standing.as_str(), control.id, control.evidence);
+            say(&format!("{:10} {:22} {}", control.standing.as_str(), control.id, control.evidence));
         }
     }
     let mut cage = prepared.go()?;
@@ -42,7 +47,7 @@ fn run() -> Result<End, LaunchError> {
             match happening {
                 Happening::Ended(end) => return Ok(end),
                 Happening::TimeOver => cage.stop(),
-                Happening::Event(event) if show => eprintln!("{event:?}"),
+                Happening::Event(event) if show => say(&format!("{event:?}")),
                 _ => {}
             }
         }

@@ -48,8 +48,9 @@ const OUTSIDE: (&str, &str, &str) =
 /// Longest evidence in bytes.
 const MAX_EVIDENCE: usize = 2048;
 
-/// The controls of a run. `file_rules` is the version of the kernel's interface, 0 for none.
-pub(crate) fn controls(plan: &CagePlan, outcomes: &[Outcome], file_rules: u32) -> Vec<Control> {
+/// The controls of a run. `file_rules` is the version of the kernel's interface, 0 for none; `left_out` are optional
+/// grants that could not be made.
+pub(crate) fn controls(plan: &CagePlan, outcomes: &[Outcome], file_rules: u32, left_out: &[String]) -> Vec<Control> {
     let mut controls: Vec<Control> = CONTROLS
         .into_iter()
         .chain([OUTSIDE])
@@ -80,6 +81,15 @@ pub(crate) fn controls(plan: &CagePlan, outcomes: &[Outcome], file_rules: u32) -
             held.push(format!("{value} {what}"));
         }
     }
+    if !left_out.is_empty() {
+        controls.push(Control {
+            id: "files.left-out".to_owned(),
+            promise: "every optional grant that exists is made".to_owned(),
+            mechanism: MOUNTS.to_owned(),
+            standing: Standing::Declared,
+            evidence: cut(left_out.join("; ")),
+        });
+    }
     if !held.is_empty() {
         controls.push(Control {
             id: "limits".to_owned(),
@@ -107,12 +117,7 @@ fn one(id: &str, promise: &str, mechanism: &str, outcomes: &[Outcome]) -> Option
     };
     // Where something went through, only that is worth reading.
     let told = mine.iter().filter(|outcome| !through || outcome.held == Some(false));
-    let mut evidence = told.map(|outcome| outcome.detail.as_str()).collect::<Vec<_>>().join("; ");
-    if evidence.len() > MAX_EVIDENCE {
-        let end = evidence.floor_char_boundary(MAX_EVIDENCE);
-        evidence.truncate(end);
-        evidence.push('…');
-    }
+    let evidence = cut(told.map(|outcome| outcome.detail.as_str()).collect::<Vec<_>>().join("; "));
     Some(Control {
         id: id.to_owned(),
         promise: promise.to_owned(),
@@ -120,6 +125,14 @@ fn one(id: &str, promise: &str, mechanism: &str, outcomes: &[Outcome]) -> Option
         standing,
         evidence,
     })
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_EVIDENCE {
+        text.truncate(text.floor_char_boundary(MAX_EVIDENCE));
+        text.push('…');
+    }
+    text
 }
 
 #[cfg(test)]

@@ -126,7 +126,6 @@ pub struct Prepared {
     gate: OwnedFd,
     agent: ProcessKey,
     controls: Vec<Control>,
-    left_out: Vec<String>,
 }
 
 impl Launch {
@@ -161,10 +160,10 @@ impl Launch {
             built.take(&gate, deadline)?;
         }
         let agent = built.agent.unwrap_or(init);
-        let controls = controls::controls(&self.plan, &built.outcomes, built.file_rules);
+        let controls = controls::controls(&self.plan, &built.outcomes, built.file_rules, &setup.layout.left_out);
         let controls = self.judge(controls, &built)?;
         cage.connect(built.forwarder, built.master, terminal, first_terminal);
-        Ok(Prepared { agent: key(agent)?, cage, gate, controls, left_out: setup.layout.left_out })
+        Ok(Prepared { agent: key(agent)?, cage, gate, controls })
     }
 
     fn setup(&self) -> Result<(Setup, Watched), LaunchError> {
@@ -382,12 +381,6 @@ impl Prepared {
     #[must_use]
     pub fn controls(&self) -> &[Control] {
         &self.controls
-    }
-
-    /// Optional grants that were left out, each with the reason.
-    #[must_use]
-    pub fn left_out(&self) -> &[String] {
-        &self.left_out
     }
 
     /// Process 1 of the cage, in the numbering of this process.

@@ -9,6 +9,7 @@ pub mod changes;
 pub mod filter;
 pub mod gitconfig;
 pub mod learn;
+pub mod remote;
 pub mod review;
 pub mod seal;
 

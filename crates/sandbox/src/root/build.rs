@@ -111,7 +111,9 @@ pub(crate) fn build(layout: &Layout, temporary_bytes: Option<u64>, layer: Option
     let mut devices = Vec::with_capacity(DEVICES.len());
     for (path, name) in DEVICES {
         let object = open_without_links(path).on("open", path)?;
-        devices.push((mount::copy_tree(object.as_fd()).on("copy the mount of", path)?, name));
+        let device = mount::copy_tree(object.as_fd()).on("copy the mount of", path)?;
+        mount::restrict(device.as_fd(), Attributes::NO_SET_ID.and(Attributes::NO_EXEC)).on("restrict", path)?;
+        devices.push((device, name));
     }
 
     // 2. The new file systems.
