@@ -76,8 +76,6 @@ enum Command {
     Runs(runs::Arguments),
     /// Put together a diagnosis without secrets or content, for a bug report.
     Support(support::Arguments),
-    /// Run commands in cages; show, carry over or discard what they wrote.
-    Run(run::Arguments),
     /// Becomes PROGRAM in a session of its own; used by `up --detach`.
     #[command(hide = true)]
     RunDetached {
