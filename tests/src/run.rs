@@ -70,6 +70,15 @@ impl<'stage> Run<'stage> {
         self
     }
 
+    /// The same run, started by another program: its arguments, then this one's name and arguments.
+    pub fn under(mut self, program: &str, arguments: &[&str]) -> Self {
+        let mut all: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        all.push(OsString::from(std::mem::replace(&mut self.program, program.to_owned())));
+        all.append(&mut self.arguments);
+        self.arguments = all;
+        self
+    }
+
     /// Sets a variable. Nothing else is inherited: the environment starts with a few plain variables.
     pub fn environment(mut self, key: &str, value: impl Into<OsString>) -> Self {
         self.environment.insert(key.to_owned(), value.into());

@@ -7,6 +7,7 @@
 //! `unshare`, `nsenter`, `setpriv`.
 //! A newcomer gets wrong: paths in a test are paths *inside*; [`Stage::outside`] says where the test process finds them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -202,6 +203,46 @@ impl Stage {
             .filter(|id| *id != self.holder)
             .filter(|id| fs::read_link(format!("/proc/{id}/ns/pid")).is_ok_and(|theirs| theirs == ours))
             .collect()
+    }
+}
+
+impl Stage {
+    /// Every process below the stage's first, those in namespaces of their own too, by the machine's numbers, with names.
+    #[must_use]
+    pub fn everything(&self) -> BTreeMap<u32, String> {
+        let mut parents: BTreeMap<u32, (u32, String)> = BTreeMap::new();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Ok(id) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+            let Ok(status) = fs::read_to_string(entry.path().join("status")) else { continue };
+            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+            // One that ended and was not fetched yet holds nothing any more.
+            if field("State:").starts_with('Z') {
+                continue;
+            }
+            if let Ok(parent) = field("PPid:").parse() {
+                parents.insert(id, (parent, field("Name:").to_owned()));
+            }
+        }
+        let below = |id: u32| {
+            let (mut at, mut steps) = (id, 0);
+            while let Some((parent, _)) = parents.get(&at) {
+                if *parent == self.holder {
+                    return true;
+                }
+                (at, steps) = (*parent, steps + 1);
+                if steps > parents.len() {
+                    return false;
+                }
+            }
+            false
+        };
+        parents.iter().filter(|(id, _)| below(**id)).map(|(id, (_, name))| (*id, name.clone())).collect()
+    }
+
+    /// The mounts of the stage, one line each.
+    #[must_use]
+    pub fn mounts(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/mounts", self.holder)).unwrap_or_default()
     }
 }
 

@@ -28,6 +28,13 @@ impl Facts {
         self.text(key).parse().unwrap_or(0)
     }
 
+    /// The same with a folder of the workspace as the workspace.
+    pub(crate) fn moved(&self, below: &str) -> Self {
+        let mut facts = self.0.clone();
+        facts.insert("workspace".to_owned(), self.at(below));
+        Self(facts)
+    }
+
     /// A path below the workspace.
     pub(crate) fn at(&self, below: &str) -> String {
         format!("{}/{below}", self.text("workspace"))

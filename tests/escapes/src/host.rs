@@ -54,12 +54,9 @@ pub(crate) fn play(home: &str, workspace: &str, sockets: &[&str]) -> io::Result<
 
     pass(format!("{workspace}/pass.sock"), format!("{home}/.ssh/id_ed25519"))?;
 
-    let name = format!("creel-escape-{id}");
-    greet(UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?);
-    let _ = writeln!(facts, "abstract={name}");
-
     let tcp = TcpListener::bind("127.0.0.1:0")?;
-    let _ = writeln!(facts, "tcp_port={}", tcp.local_addr()?.port());
+    let port = tcp.local_addr()?.port();
+    let _ = writeln!(facts, "tcp_port={port}");
     std::thread::spawn(move || {
         for mut stream in tcp.incoming().flatten() {
             let _ = stream.write_all(GREETING.as_bytes());
@@ -72,6 +69,11 @@ pub(crate) fn play(home: &str, workspace: &str, sockets: &[&str]) -> io::Result<
             let _ = udp.send_to(GREETING.as_bytes(), from);
         }
     });
+
+    // The port is nobody else's on this machine, whatever namespaces there are; process numbers are not.
+    let name = format!("creel-escape-{port}");
+    greet(UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?);
+    let _ = writeln!(facts, "abstract={name}");
 
     shared(&mut facts, &secret, &name)?;
 

@@ -156,12 +156,16 @@ fn mounts(facts: &Facts, tries: &mut Tries) {
     });
     tries.attempt("rights over this namespace", || {
         let status = fs::read_to_string("/proc/self/status").ready("status")?;
-        let rights = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap_or_default().trim();
-        if rights.bytes().all(|byte| byte == b'0') {
-            held("no rights can be had")
-        } else {
-            Ok(format!("could have {rights}"))
+        let of =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+        for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
+            if of(set).bytes().any(|byte| byte != b'0') {
+                return Ok(format!("{set} {}", of(set)));
+            }
         }
+        // What could be had by a program with rights of its own, were it not for the promise not to gain any.
+        let could = of("CapBnd:").bytes().any(|byte| byte != b'0') && of("NoNewPrivs:") != "1";
+        if could { Ok(format!("could have {}", of("CapBnd:"))) } else { held("none, and none can be had") }
     });
     // Last: where it succeeds, nothing is left to try anything on.
     tries.attempt("swap roots", || {
@@ -232,10 +236,6 @@ pub(crate) fn surface(_facts: &Facts, tries: &mut Tries) {
     ] {
         tries.attempt(what, || sys::call(number, [0; 6]).map_err(Stop::from).map(|answer| format!("it says {answer}")));
     }
-    tries.attempt("a personality without address layout", || {
-        sys::call(libc::SYS_personality, [0x004_0000, 0, 0, 0, 0, 0])?;
-        Ok("set".to_owned())
-    });
     tries.attempt("the kernel's log", || {
         let read = sys::call(libc::SYS_syslog, [3, 0, 0, 0, 0, 0]);
         let size = sys::call(libc::SYS_syslog, [10, 0, 0, 0, 0, 0]);

@@ -93,6 +93,7 @@ const CASES: &[Case] = &[
     ("U9", sockets::engine_request),
     ("U10", sockets::families),
     ("U11", sockets::control),
+    ("S1", repositories::made_inside),
     ("N13", sockets::host_loopback),
 ];
 

@@ -37,6 +37,20 @@ pub(crate) fn all(home: &str, workspace: &str) -> io::Result<()> {
     git(workspace, &["submodule", "--quiet", "add", "./repo-a", "sub"])?;
     git(workspace, &["commit", "-q", "-m", "with a submodule"])?;
 
+    // What people do: hooks in a folder of the project, shared settings that are included, hooks for all repositories.
+    let linked = format!("{workspace}/linked");
+    repository(&linked, false)?;
+    write(&format!("{linked}/shared-hooks/present"), "#!/bin/sh\nexit 0\n")?;
+    let _ = symlink("../shared-hooks", format!("{linked}/.git/hooks"));
+    write(&format!("{linked}/settings/present"), "{}\n")?;
+    let _ = symlink("settings", format!("{linked}/.husky"));
+    let including = format!("{workspace}/including");
+    repository(&including, false)?;
+    write(&format!("{including}/team.gitconfig"), "[pull]\n\trebase = true\n")?;
+    git(&including, &["config", "include.path", "../team.gitconfig"])?;
+    write(&format!("{home}/.gitconfig"), "[core]\n\thooksPath = tools/all-hooks\n")?;
+    write(&format!("{workspace}/tools/all-hooks/present"), "#!/bin/sh\nexit 0\n")?;
+
     for name in ["plain", "plain-b", "plain-c", "plain-d", "plain-e", "new"] {
         fs::create_dir_all(format!("{workspace}/{name}"))?;
     }

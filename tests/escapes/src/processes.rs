@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::attempt::{Ready, Stop, Tried, Tries, held};
 use crate::facts::Facts;
-use crate::files::{last, plant_deep, read_secret};
+use crate::files::{last, on_the_host, plant_deep, read_secret};
 use crate::sys;
 
 /// Numbers of the processes in sight that are neither this one nor one above it that this program started.
@@ -314,13 +314,7 @@ pub(crate) fn own_settings(facts: &Facts, tries: &mut Tries) {
         ".local/bin/creel",
         ".claude/settings.json",
     ] {
-        tries.attempt(&format!("write ~/{place}"), || {
-            let path = format!("{home}/{place}");
-            let said = plant_deep(&path)?;
-            // The home folder inside is a private one: what counts is whether the file lies on the host's.
-            let device = fs::metadata(&path)?.dev();
-            if device == facts.number("home_device") { Ok(said) } else { held("written to a private folder") }
-        });
+        tries.attempt(&format!("write ~/{place}"), || on_the_host(facts, &format!("{home}/{place}")));
     }
     for place in
         ["/etc/creel/x", "/usr/bin/creel", "/usr/bin/creel-hook", "/etc/claude-code/x.json", "/var/lib/creel/x"]

@@ -50,10 +50,10 @@ fn bones(repository: &str) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A folder of hooks with ours, somewhere where it means nothing yet.
+/// A folder of hooks with ours, somewhere where it means nothing yet. Refused already here, it is held.
 fn loose_hooks(folder: &str) -> Result<(), Stop> {
-    ordinary_folder(folder)?;
-    ordinary(&format!("{folder}/pre-commit"))
+    fs::create_dir_all(folder)?;
+    plant(&format!("{folder}/pre-commit")).map(|_| ())
 }
 
 pub(crate) fn nested(facts: &Facts, tries: &mut Tries) {
@@ -72,6 +72,19 @@ pub(crate) fn nested(facts: &Facts, tries: &mut Tries) {
     tries.attempt("the workspace's own repository", || plant(&facts.at(".git/hooks/pre-commit")));
     tries.attempt("a submodule's repository", || plant_deep(&facts.at(".git/modules/sub/hooks/pre-commit")));
     tries.attempt("info/attributes", || plant_deep(&facts.at("repo-a/.git/info/attributes")));
+    tries.attempt("a new submodule's repository", || {
+        let workspace = facts.at("repo-a");
+        git(&workspace, &["submodule", "--quiet", "add", "../repo-j", "f5-sub"]).map_err(unready)?;
+        plant_deep(&facts.at("repo-a/.git/modules/f5-sub/hooks/pre-commit"))?;
+        armed(&facts.at("repo-a/.git/modules/f5-sub"))
+    });
+    tries.attempt("a new worktree's settings", || {
+        git(&facts.at("repo-a"), &["worktree", "add", "-q", "-b", "f5", "../f5-tree"]).map_err(unready)?;
+        git(&facts.at("repo-a"), &["config", "extensions.worktreeConfig", "true"]).map_err(unready)?;
+        let settings = facts.at("repo-a/.git/worktrees/f5-tree/config.worktree");
+        fs::write(&settings, "[core]\n\tfsmonitor = /bin/false\n")?;
+        monitored(&facts.at("f5-tree"))
+    });
 }
 
 pub(crate) fn fresh(facts: &Facts, tries: &mut Tries) {
@@ -116,6 +129,23 @@ pub(crate) fn fresh(facts: &Facts, tries: &mut Tries) {
         plant_deep(&facts.at("f6-hand-bare/hooks/pre-commit"))?;
         bones(&facts.at("f6-hand-bare"))?;
         armed(&facts.at("f6-hand-bare"))
+    });
+    tries.attempt("by hand, with linked parts", || {
+        let built = facts.at("f6-soft/x");
+        loose_hooks(&format!("{built}/hooks"))?;
+        for part in ["objects", "refs", "HEAD"] {
+            symlink(facts.at(&format!("repo-a/.git/{part}")), format!("{built}/{part}"))?;
+        }
+        sys::rename(&built, &facts.at("f6-soft/.git"), 0)?;
+        armed(&facts.at("f6-soft/.git"))
+    });
+    tries.attempt("by hand and bare, with linked parts", || {
+        let built = facts.at("f6-soft-bare");
+        loose_hooks(&format!("{built}/hooks"))?;
+        for part in ["objects", "refs", "HEAD"] {
+            symlink(facts.at(&format!("repo-a/.git/{part}")), format!("{built}/{part}"))?;
+        }
+        armed(&built)
     });
     tries.attempt("by hand and bare, folder by folder moved in", || {
         ordinary_folder(&facts.at("f6-parts/refs/heads"))?;
@@ -191,7 +221,7 @@ pub(crate) fn renamed_parent(facts: &Facts, tries: &mut Tries) {
     tries.attempt(".git away and a new one in its place", || {
         let built = facts.at("f7-built");
         bones(&built).map_err(unready)?;
-        loose_hooks(&format!("{built}/hooks")).map_err(unready)?;
+        loose_hooks(&format!("{built}/hooks"))?;
         sys::rename(&facts.at("repo-c/.git"), &facts.at("f7-old-git"), 0)?;
         sys::rename(&built, &facts.at("repo-c/.git"), 0)?;
         armed(&facts.at("repo-c/.git"))
@@ -216,6 +246,12 @@ pub(crate) fn redirected_hooks(facts: &Facts, tries: &mut Tries) {
     tries.attempt("the folder away and a new one in its place", || {
         sys::rename(&facts.at("redirected/.myhooks"), &facts.at("redirected/f11-old"), 0)?;
         plant_deep(&facts.at("redirected/.myhooks/pre-commit"))
+    });
+    tries.attempt("a folder that the hooks folder is a link to", || plant(&facts.at("linked/shared-hooks/pre-commit")));
+    tries.attempt("a folder that a sealed name is a link to", || plant(&facts.at("linked/settings/pre-push")));
+    tries.attempt("the folder that the account's own settings name", || plant(&facts.at("tools/all-hooks/pre-commit")));
+    tries.attempt("that folder in a repository where it is not yet", || {
+        plant_deep(&facts.at("repo-a/tools/all-hooks/pre-commit"))
     });
     tries.attempt("git config core.hooksPath", || {
         loose_hooks(&facts.at("f11-hooks"))?;
@@ -325,11 +361,34 @@ pub(crate) fn configuration(facts: &Facts, tries: &mut Tries) {
             tries.attempt(&format!("git config {key}"), || configured(&repository, &[], key, value));
         }
     }
+    tries.attempt("a file that the configuration includes", || append(&facts.at("including/team.gitconfig")));
+    tries.attempt("another file in its place", || {
+        ordinary(&facts.at("f13-included"))?;
+        sys::rename(&facts.at("f13-included"), &facts.at("including/team.gitconfig"), 0)?;
+        planted(&facts.at("including/team.gitconfig"))
+    });
     tries.attempt("append to the file", || append(&facts.at("repo-f/.git/config")));
     tries.attempt("over the file", || plant(&facts.at("repo-f/.git/config")));
     tries.attempt("config.worktree", || plant(&facts.at("repo-f/.git/config.worktree")));
     tries.attempt("info/attributes", || plant_deep(&facts.at("repo-f/.git/info/attributes")));
-    tries.attempt("commondir", || plant(&facts.at("repo-d/.git/commondir")));
+    tries.attempt("another common folder, with linked parts", || {
+        // git asks only that the common folder has something called `objects` and `refs`.
+        let evil = facts.at("f13-common");
+        loose_hooks(&format!("{evil}/hooks"))?;
+        for part in ["objects", "refs"] {
+            symlink(facts.at(&format!("repo-d/.git/{part}")), format!("{evil}/{part}"))?;
+        }
+        fs::write(facts.at("repo-d/.git/commondir"), format!("{evil}\n"))?;
+        redirected_to(&facts.at("repo-d"), &evil)
+    });
+    tries.attempt("another common folder, with parts made first", || {
+        let evil = facts.at("f13-parts");
+        fs::write(facts.at("repo-c/.git/commondir"), format!("{evil}\n"))?;
+        ordinary_folder(&format!("{evil}/refs"))?;
+        loose_hooks(&format!("{evil}/hooks"))?;
+        fs::create_dir(format!("{evil}/objects"))?;
+        redirected_to(&facts.at("repo-c"), &evil)
+    });
     tries.attempt("the lock file by hand, renamed", || {
         let evil = "[core]\n\trepositoryformatversion = 0\n\tfsmonitor = /bin/false\n";
         let lock = facts.at("repo-e/.git/config.lock");
@@ -374,6 +433,72 @@ pub(crate) fn configuration(facts: &Facts, tries: &mut Tries) {
         git(&workspace, &["clone", "-q", "-c", "core.fsmonitor=/bin/false", "repo-a", "f13-clone"])?;
         monitored(&facts.at("f13-clone"))
     });
+}
+
+/// The same cases on repositories that were made inside a moment ago: over them nothing is mounted.
+pub(crate) fn made_inside(facts: &Facts, tries: &mut Tries) {
+    let inside = facts.moved("inside");
+    let workspace = inside.text("workspace");
+    tries.attempt("repositories are made as ever", || {
+        // Held is what is wished for: here it means that all of this could be done.
+        for name in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] {
+            let folder = format!("{workspace}/repo-{name}");
+            ordinary_folder(&folder)?;
+            for arguments in
+                [&["init", "-q", "-b", "main", "--template="][..], &["commit", "-q", "--allow-empty", "-m", "first"]]
+            {
+                git(&folder, arguments).map_err(unready)?;
+            }
+            ordinary_folder(&format!("{folder}/.git/info"))?;
+            ordinary_folder(&format!("{folder}/.git/hooks"))?;
+        }
+        for name in ["plain", "plain-d", "plain-e", "hookless/.git"] {
+            ordinary_folder(&format!("{workspace}/{name}"))?;
+        }
+        held("made")
+    });
+    nested(&inside, tries);
+    renamed_parent(&inside, tries);
+    configuration(&inside, tries);
+    crate::sealed::renamed_onto(&inside, tries);
+    crate::sealed::linked(&inside, tries);
+    crate::sealed::other_calls(&inside, tries);
+    crate::sealed::writes_to(&inside, tries, &inside.at("repo-i/.git/config"));
+    tries.attempt("the configuration away and a new one", || {
+        let config = inside.at("repo-i/.git/config");
+        sys::rename(&config, &inside.at("repo-i/.git/config.old"), 0)?;
+        fs::write(&config, "[core]\n\trepositoryformatversion = 0\n\tfsmonitor = /bin/false\n")?;
+        monitored(&inside.at("repo-i"))
+    });
+    tries.attempt("the configuration deleted and a new one", || {
+        let config = inside.at("repo-j/.git/config");
+        fs::remove_file(&config)?;
+        fs::write(&config, "[core]\n\trepositoryformatversion = 0\n\tfsmonitor = /bin/false\n")?;
+        monitored(&inside.at("repo-j"))
+    });
+    tries.attempt("the empty hooks folder away, filled, and back", || {
+        let (hooks, away) = (inside.at("repo-j/.git/hooks"), inside.at("s1-away"));
+        sys::rename(&hooks, &away, 0)?;
+        plant(&format!("{away}/pre-commit"))?;
+        sys::rename(&away, &hooks, 0)?;
+        armed(&inside.at("repo-j/.git"))
+    });
+    tries.attempt("the empty hooks folder away and a link in its place", || {
+        let hooks = inside.at("repo-h/.git/hooks");
+        loose_hooks(&inside.at("s1-loose"))?;
+        fs::remove_dir(&hooks)?;
+        symlink(inside.at("s1-loose"), &hooks)?;
+        armed(&inside.at("repo-h/.git"))
+    });
+}
+
+/// Whether git would look for hooks of a repository in this folder, and finds ours there.
+fn redirected_to(repository: &str, evil: &str) -> Tried {
+    let hook = git(repository, &["rev-parse", "--git-path", "hooks/pre-commit"])?;
+    if !hook.starts_with(evil) {
+        return held(format!("git looks in {hook}"));
+    }
+    planted(&hook)
 }
 
 fn monitored(repository: &str) -> Tried {

@@ -370,13 +370,29 @@ pub(crate) fn other_calls(facts: &Facts, tries: &mut Tries) {
 pub(crate) fn other_writes(facts: &Facts, tries: &mut Tries) {
     let sealed = facts.at("existing/.vscode/settings.json");
     let name = sys::path(&sealed);
-    let writing = |flags: i32| sys::open(&sealed, libc::O_WRONLY | flags, 0);
+    tries.attempt("its mode", || {
+        fs::set_permissions(&sealed, fs::Permissions::from_mode(0o777))?;
+        Ok("changed".to_owned())
+    });
+    tries.attempt("its attributes", || {
+        let key = sys::path("user.escape");
+        // SAFETY: name, key and value live over the call.
+        sys::done(unsafe { libc::setxattr(name.as_ptr(), key.as_ptr(), c"x".as_ptr().cast(), 1, 0) })?;
+        Ok("set".to_owned())
+    });
+    writes_to(facts, tries, &sealed);
+}
+
+/// Every way to change the content of a sealed file that is there.
+pub(crate) fn writes_to(facts: &Facts, tries: &mut Tries, sealed: &str) {
+    let name = sys::path(sealed);
+    let writing = |flags: i32| sys::open(sealed, libc::O_WRONLY | flags, 0);
     tries.attempt("open for writing", || writing(0).map_err(Stop::from).map(|_| "opened".to_owned()));
     tries.attempt("open for both", || {
-        sys::open(&sealed, libc::O_RDWR, 0).map_err(Stop::from).map(|_| "opened".to_owned())
+        sys::open(sealed, libc::O_RDWR, 0).map_err(Stop::from).map(|_| "opened".to_owned())
     });
     tries.attempt("open for reading, cut", || {
-        sys::open(&sealed, libc::O_TRUNC, 0).map_err(Stop::from).map(|_| "cut".to_owned())
+        sys::open(sealed, libc::O_TRUNC, 0).map_err(Stop::from).map(|_| "cut".to_owned())
     });
     tries.attempt("truncate", || {
         // SAFETY: the name lives over the call.
@@ -398,7 +414,7 @@ pub(crate) fn other_writes(facts: &Facts, tries: &mut Tries) {
         Ok("copied into it".to_owned())
     });
     tries.attempt("a shared map", || {
-        let file = sys::open(&sealed, libc::O_RDWR, 0)?;
+        let file = sys::open(sealed, libc::O_RDWR, 0)?;
         // SAFETY: a new map of our own; nothing else is there.
         let map = unsafe {
             libc::mmap(
@@ -411,16 +427,6 @@ pub(crate) fn other_writes(facts: &Facts, tries: &mut Tries) {
             )
         };
         if map == libc::MAP_FAILED { Err(last()) } else { Ok("mapped for writing".to_owned()) }
-    });
-    tries.attempt("its mode", || {
-        fs::set_permissions(&sealed, fs::Permissions::from_mode(0o777))?;
-        Ok("changed".to_owned())
-    });
-    tries.attempt("its attributes", || {
-        let key = sys::path("user.escape");
-        // SAFETY: name, key and value live over the call.
-        sys::done(unsafe { libc::setxattr(name.as_ptr(), key.as_ptr(), c"x".as_ptr().cast(), 1, 0) })?;
-        Ok("set".to_owned())
     });
     for (what, way) in [("by its descriptor", 0), ("by the process folder", 1)] {
         tries.attempt(&format!("a file without a name, named {what}"), || {
@@ -460,12 +466,12 @@ pub(crate) fn other_writes(facts: &Facts, tries: &mut Tries) {
         Ok("opened for writing".to_owned())
     });
     tries.attempt("a descriptor for reading, opened again for writing", || {
-        let file = sys::open(&sealed, libc::O_RDONLY, 0).ready("open for reading")?;
+        let file = sys::open(sealed, libc::O_RDONLY, 0).ready("open for reading")?;
         sys::open(&format!("/proc/self/fd/{}", file.as_raw_fd()), libc::O_WRONLY, 0)?;
         Ok("opened".to_owned())
     });
     tries.attempt("a name-only descriptor, opened again for writing", || {
-        let file = sys::open(&sealed, libc::O_PATH, 0).ready("open")?;
+        let file = sys::open(sealed, libc::O_PATH, 0).ready("open")?;
         sys::open(&format!("/proc/self/fd/{}", file.as_raw_fd()), libc::O_WRONLY, 0)?;
         Ok("opened".to_owned())
     });

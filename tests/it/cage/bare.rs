@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use creel_tests::{Account, Attempt, ESCAPE, Scene, Stage, attempts};
 
-const WORKSPACE: &str = "/home/dana/project";
+use super::{VARIABLES, WORKSPACE};
 
 /// Cases whose attempts are tried bare. The others need a profile, another workspace or a terminal, and their tests
 /// run them bare themselves, or would hurt the machine (P15, P16).
@@ -15,7 +15,7 @@ const CASES: &[&str] = &[
     "F1", "F2", "F5", "F6", "F7", "F8", "F9", "F10", "F11", "F13", "F14", "F15", "F16", "F20", "F21", "F22", "F23",
     "F24", "F25", "F26", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "P13", "P17",
     "P18", "P19", "P20", "P21", "P23", "P25", "U1", "U2", "U3", "U4", "U5", "U6", "U7", "U8", "U9", "U10", "U11",
-    "N13",
+    "S1", "N13",
 ];
 
 /// Attempts that a machine holds by itself: case, words of the attempt, why. In a cage they are tried all the same.
@@ -58,7 +58,7 @@ fn every_attempt_reaches_what_it_tries_where_nothing_holds_it() {
     // With a secret in the environment, and descriptors that came along.
     let with_all = |cases: &[&str]| {
         let mut run = stage.run(Account::USER, "bash");
-        for name in crate::cage::VARIABLES {
+        for name in VARIABLES {
             run = run.environment(name, secret.as_str());
         }
         let words = "exec 9<~/.ssh/id_ed25519 10</; exec \"$@\"";

@@ -7,7 +7,7 @@ use super::{VARIABLES, WORKSPACE, caged, creel_with, not_held, open, sh};
 const CASES: &[&str] = &[
     "F1", "F2", "F5", "F6", "F7", "F8", "F9", "F10", "F11", "F13", "F14", "F15", "F16", "F20", "F21", "F22", "F23",
     "F24", "F25", "F26", "P1", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "P13", "P17", "P18", "P19", "P20",
-    "P21", "P23", "P24", "P25", "U1", "U2", "U3", "U4", "U5", "U6", "U7", "U8", "U9", "U10", "U11", "N13",
+    "P21", "P23", "P24", "P25", "U1", "U2", "U3", "U4", "U5", "U6", "U7", "U8", "U9", "U10", "U11", "S1", "N13",
 ];
 
 /// What is reached today, and why that is no way out: case, words of the attempt, reason. Each stands in `docs/cage.md`.
