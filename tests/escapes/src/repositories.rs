@@ -70,7 +70,10 @@ pub(crate) fn nested(facts: &Facts, tries: &mut Tries) {
     });
     tries.attempt("a repository without a hooks folder", || plant_deep(&facts.at("hookless/.git/hooks/pre-commit")));
     tries.attempt("the workspace's own repository", || plant(&facts.at(".git/hooks/pre-commit")));
-    tries.attempt("a submodule's repository", || plant_deep(&facts.at(".git/modules/sub/hooks/pre-commit")));
+    tries.attempt("a submodule's repository", || {
+        plant_deep(&facts.at(".git/modules/sub/hooks/pre-commit"))?;
+        armed(&facts.at(".git/modules/sub"))
+    });
     tries.attempt("info/attributes", || plant_deep(&facts.at("repo-a/.git/info/attributes")));
     tries.attempt("a new submodule's repository", || {
         let workspace = facts.at("repo-a");
@@ -486,7 +489,7 @@ pub(crate) fn made_inside(facts: &Facts, tries: &mut Tries) {
     tries.attempt("the empty hooks folder away and a link in its place", || {
         let hooks = inside.at("repo-h/.git/hooks");
         loose_hooks(&inside.at("s1-loose"))?;
-        fs::remove_dir(&hooks)?;
+        fs::remove_dir_all(&hooks)?;
         symlink(inside.at("s1-loose"), &hooks)?;
         armed(&inside.at("repo-h/.git"))
     });
@@ -494,11 +497,11 @@ pub(crate) fn made_inside(facts: &Facts, tries: &mut Tries) {
 
 /// Whether git would look for hooks of a repository in this folder, and finds ours there.
 fn redirected_to(repository: &str, evil: &str) -> Tried {
-    let hook = git(repository, &["rev-parse", "--git-path", "hooks/pre-commit"])?;
-    if !hook.starts_with(evil) {
-        return held(format!("git looks in {hook}"));
+    let common = git(repository, &["rev-parse", "--path-format=absolute", "--git-common-dir"])?;
+    if common != evil {
+        return held(format!("git looks in {common}"));
     }
-    planted(&hook)
+    planted(&format!("{evil}/hooks/pre-commit"))
 }
 
 fn monitored(repository: &str) -> Tried {

@@ -37,6 +37,9 @@ const HELD_ANYWAY: &[(&str, &str, &str)] = &[
     ("P23", "/usr/bin/creel", "root's"),
     ("P23", "/var/lib", "root's"),
     ("P23", "creel ", "no daemon runs here"),
+    ("S1", "made as ever", "it is what the others of the case need"),
+    ("S1", "submodule", "there is none"),
+    ("S1", "opened by handle", "needs rights over the file system"),
     ("U8", "abstract name", "the screen is played by path only"),
     ("U10", "", "families that the kernel has not, or gives to root only"),
     ("U11", "", "no daemon runs here"),
@@ -46,6 +49,10 @@ const HELD_ANYWAY: &[(&str, &str, &str)] = &[
 const REACHED_AT_LEAST: &[(&str, usize)] = &[("F25", 1), ("P8", 10), ("P10", 4), ("U10", 3)];
 
 fn excused(attempt: &Attempt) -> bool {
+    // What was sealed from before is not there in the folder of the repositories that are made inside.
+    if attempt.case == "S1" && attempt.said.contains("ENOENT") {
+        return true;
+    }
     HELD_ANYWAY.iter().any(|(case, words, _)| attempt.case == *case && attempt.name.contains(words))
 }
 

@@ -327,12 +327,16 @@ fn a_folder_becomes_a_repository_only_if_nothing_in_it_executes() {
 #[test]
 fn git_configurations_change_only_where_nothing_executes() {
     let ran = run(
-        &format!("{REPOSITORY} git config alias.mine '!true'; git config core.hooksPath tools/hooks"),
+        &format!(
+            "{REPOSITORY} git config alias.mine '!true'; git config core.hooksPath tools/hooks
+            git config include.path ../team; printf '[pull]\n\trebase = true\n[include]\n\tpath = more\n' > team; touch more"
+        ),
         "no() { if \"$@\" 2>/dev/null; then echo \"went through: $*\"; exit 1; fi; }
         git config user.name B; git remote add origin https://example.org/x; git config branch.main.rebase true
         git remote rename origin other; git remote remove other; git config --unset branch.main.rebase
         no git config core.fsmonitor evil; no git config core.sshCommand evil; no git config alias.x '!evil'
         no git config diff.x.textconv evil; no git config --unset alias.mine; no git config core.hooksPath /tmp
+        for file in team more; do if (echo '[alias]' >> $file) 2>/dev/null; then exit 1; fi; no mv a $file; no rm $file; done
         no git config include.path evil; no git remote add e 'ext::sh -c evil'
         mkdir -p tools/hooks; if (echo evil > tools/hooks/pre-commit) 2>/dev/null; then exit 1; fi
         git init -q sub; git -C sub config user.name C; no git -C sub config alias.x '!evil'

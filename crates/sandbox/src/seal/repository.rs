@@ -18,7 +18,7 @@ const POINTER_BYTES: u64 = 8192;
 /// Largest configuration that is read, in bytes.
 const CONFIG_BYTES: u64 = 262_144;
 /// How deep configurations may include each other, as for git.
-const INCLUDES: u32 = 10;
+pub(super) const INCLUDES: u32 = 10;
 
 /// Whether git would take the folder at `path` for a repository, or a part of one.
 pub(super) fn is(path: &[u8], exists: &mut dyn FnMut(&[u8]) -> bool) -> bool {

@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags};
 
 use creel_model::cage::SealKind;
 
+use super::repository::INCLUDES;
 use super::{FLOOR, PACKAGES, SealSet, above};
 use crate::gitconfig::GitConfig;
 
@@ -88,7 +89,7 @@ struct Listing {
 impl SealSet {
     /// Walks the writable parts of the host once. Bounds: 2,000,000 entries, depth 200, 8,192 sealed objects.
     ///
-    /// Folders that repositories name as `core.hooksPath` become sealed paths of this set.
+    /// Folders that repositories name as `core.hooksPath` and files that they include become sealed paths of this set.
     ///
     /// # Errors
     /// What cannot be read, or is beyond the bounds: the cage must then not start.
@@ -293,28 +294,50 @@ impl Scan<'_> {
         }
     }
 
-    /// A configuration that says where hooks lie seals that folder.
+    /// A configuration that says where hooks lie seals that folder; files that it includes are sealed as it is itself.
     fn hooks_path(&mut self, config: &[u8]) -> io::Result<()> {
-        let file = Path::new(OsStr::from_bytes(config));
-        if fs::metadata(file)?.len() > CONFIG_BYTES {
-            return Err(too_much(config, "is too long"));
+        let folder = Path::new(OsStr::from_bytes(above(config)));
+        let top =
+            if folder.file_name() == Some(OsStr::new(".git")) { folder.parent().unwrap_or(folder) } else { folder };
+        self.configuration(Path::new(OsStr::from_bytes(config)), top, INCLUDES)
+    }
+
+    /// `top` is what relative folders of hooks are relative to, also in included files.
+    fn configuration(&mut self, file: &Path, top: &Path, depth: u32) -> io::Result<()> {
+        if fs::metadata(file)?.len() > CONFIG_BYTES || depth == 0 {
+            return Err(too_much(file.as_os_str().as_bytes(), "is too long, or included too deep"));
         }
         let text = fs::read(file)?;
         // What is not understood here, the gate refuses to change; hooks are looked for in texts that are understood.
         let Ok(parsed) = GitConfig::parse(&text) else { return Ok(()) };
-        let folder = Path::new(OsStr::from_bytes(above(config)));
-        let top =
-            if folder.file_name() == Some(OsStr::new(".git")) { folder.parent().unwrap_or(folder) } else { folder };
-        let paths: Vec<PathBuf> = parsed.values("core.hookspath").map(|value| top.join(value)).collect();
-        for path in paths {
-            if let Some(path) = super::normal(&path)
-                && self.roots.iter().any(|root| path.starts_with(root) && path != *root)
-            {
-                let rule = self.set.git_rule().to_owned();
-                self.set.add_path(path.as_os_str().as_bytes(), SealKind::Directory, &rule);
+        let hooks: Vec<PathBuf> = parsed.values("core.hookspath").map(|value| top.join(value)).collect();
+        for path in hooks {
+            self.seal_path(&path, SealKind::Directory);
+        }
+        let folder = file.parent().unwrap_or(top).to_path_buf();
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        let included: Vec<PathBuf> = parsed
+            .included()
+            .map(|value| value.strip_prefix("~/").map_or_else(|| folder.join(value), |rest| home.join(rest)))
+            .collect();
+        for path in included {
+            // One outside of what an agent may write is nobody's here, but it may name hooks inside.
+            self.seal_path(&path, SealKind::File);
+            if fs::metadata(&path).is_ok_and(|about| about.is_file()) {
+                self.configuration(&path, top, depth - 1)?;
             }
         }
         Ok(())
+    }
+
+    /// Seals a path and what it leads to, if an agent could write there.
+    fn seal_path(&mut self, path: &Path, kind: SealKind) {
+        let rule = self.set.git_rule().to_owned();
+        for path in super::normal(path).into_iter().chain(fs::canonicalize(path)) {
+            if self.roots.iter().any(|root| path.starts_with(root) && path != *root) {
+                self.set.add_path(path.as_os_str().as_bytes(), kind, &rule);
+            }
+        }
     }
 
     /// Sealed paths that exist and were not met by their names.
