@@ -1,5 +1,7 @@
 //! `creel run`: commands in cages, and what is done with their runs.
 
+mod afterwards;
+mod learned;
 mod patch;
 mod report;
 mod review;
@@ -7,7 +9,7 @@ mod start;
 
 use std::path::Path;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use crate::failure::{Failure, Outcome};
 
@@ -15,7 +17,7 @@ use crate::failure::{Failure, Outcome};
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    override_usage = "creel run [OPTIONS] -- COMMAND…\n       creel run diff|commit|undo|discard …",
+    override_usage = "creel run [OPTIONS] -- COMMAND…\n       creel run diff|commit|undo|discard|learned …",
     after_help = "Examples:\n  creel run -- claude                   the agent in a cage, on this folder\n  \
         creel run --profile strict -- npm test\n  \
         creel run --review -- claude          its writes wait for you\n  \
@@ -27,30 +29,15 @@ use crate::failure::{Failure, Outcome};
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    verb: Option<Verb>,
+    verb: Option<afterwards::Verb>,
     #[command(flatten)]
     start: start::Start,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Show what a reviewed run wrote: file by file, as a patch.
-    Diff(review::Diff),
-    /// Carry over to the workspace what a reviewed run wrote.
-    Commit(review::Commit),
-    /// Take the last commit of a run back.
-    Undo(review::Undo),
-    /// Throw away what a reviewed run wrote.
-    Discard(review::Discard),
 }
 
 /// Does it.
 pub(crate) fn run(arguments: &Arguments, runtime: Option<&Path>) -> Outcome {
     match &arguments.verb {
-        Some(Verb::Diff(arguments)) => review::diff(arguments),
-        Some(Verb::Commit(arguments)) => review::commit(arguments),
-        Some(Verb::Undo(arguments)) => review::undo(arguments),
-        Some(Verb::Discard(arguments)) => review::discard(arguments),
+        Some(verb) => verb.run(runtime),
         None if arguments.start.has_command() => start::start(&arguments.start, runtime),
         None => Err(Failure::new("there is no command").hint("`creel run -- COMMAND`")),
     }

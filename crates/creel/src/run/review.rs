@@ -75,7 +75,7 @@ pub(crate) struct Discard {
 
 /// Shows what a run wrote.
 pub(crate) fn diff(arguments: &Diff) -> Outcome {
-    let folder = find(arguments.run.as_deref(), Folder::look)?;
+    let folder = find_reviewed(arguments.run.as_deref(), Folder::look)?;
     let scope = relative(&folder, &arguments.paths)?;
     let review = review::look(&folder, &scope).map_err(failure)?;
     match arguments.format {
@@ -104,7 +104,7 @@ pub(crate) fn diff(arguments: &Diff) -> Outcome {
 
 /// Carries over what a run wrote.
 pub(crate) fn commit(arguments: &Commit) -> Outcome {
-    let folder = find(arguments.run.as_deref(), Folder::open)?;
+    let folder = find_reviewed(arguments.run.as_deref(), Folder::open)?;
     let wish = Wish {
         paths: relative(&folder, &arguments.paths)?,
         sealed: relative(&folder, &arguments.include_sealed)?,
@@ -143,7 +143,7 @@ pub(crate) fn commit(arguments: &Commit) -> Outcome {
 
 /// Takes the last commit back.
 pub(crate) fn undo(arguments: &Undo) -> Outcome {
-    let folder = find(Some(&arguments.run), Folder::open)?;
+    let folder = find_reviewed(Some(&arguments.run), Folder::open)?;
     let restored = review::undo(&folder).map_err(folder_failure)?;
     if restored.of_unix_ns.is_none() {
         return Err(Failure::new(format!("run `{}` has no commit to undo", folder.facts().run)));
@@ -162,7 +162,7 @@ pub(crate) fn undo(arguments: &Undo) -> Outcome {
 
 /// Throws a layer away.
 pub(crate) fn discard(arguments: &Discard) -> Outcome {
-    let folder = find(Some(&arguments.run), Folder::open)?;
+    let folder = find_reviewed(Some(&arguments.run), Folder::open)?;
     if folder.facts().mode != WorkspaceMode::Review {
         return Err(failure(CommitError::NotReviewed(folder.facts().run.to_string())));
     }
@@ -172,8 +172,13 @@ pub(crate) fn discard(arguments: &Discard) -> Outcome {
     Ok(Exit::Good)
 }
 
-/// The run that a person means.
-fn find(run: Option<&str>, open: impl Fn(&Path, &str) -> Result<Folder, FolderError>) -> Result<Folder, Failure> {
+/// The run that a person means; without a name the last one of this folder that has what is asked for.
+pub(super) fn find(
+    run: Option<&str>,
+    open: impl Fn(&Path, &str) -> Result<Folder, FolderError>,
+    has: impl Fn(&PathBuf) -> bool,
+    what: &str,
+) -> Result<Folder, Failure> {
     let state = up::state_folder(None)?;
     let mut known = review::runs(&state).map_err(folder_failure)?;
     let id = match run {
@@ -187,17 +192,26 @@ fn find(run: Option<&str>, open: impl Fn(&Path, &str) -> Result<Folder, FolderEr
         }
         None => {
             let here = std::env::current_dir()?;
-            known.retain(|facts| facts.mode == WorkspaceMode::Review && here.starts_with(&facts.workspace));
+            let folder = |run: &str| state.join("runs").join(run);
+            known.retain(|facts| here.starts_with(&facts.workspace) && has(&folder(facts.run.as_str())));
             let last = known.into_iter().max_by_key(|facts| facts.began_unix_ns);
             let last = last.ok_or_else(|| {
-                Failure::new("no reviewed run of this folder is kept").hint(
-                    "`creel run --review -- COMMAND` keeps what a command writes apart until you have looked at it",
-                )
+                let flag = if what == "learning" { "--learn" } else { "--review" };
+                Failure::new(format!("no {what} run of this folder is kept"))
+                    .hint(format!("begin one with `creel run {flag} -- COMMAND`"))
             })?;
             last.run.to_string()
         }
     };
     open(&state, &id).map_err(folder_failure)
+}
+
+/// The same, for a run with a layer.
+fn find_reviewed(
+    run: Option<&str>,
+    open: impl Fn(&Path, &str) -> Result<Folder, FolderError>,
+) -> Result<Folder, Failure> {
+    find(run, open, |folder| folder.join("upper").exists(), "reviewed")
 }
 
 /// Paths as typed: against the current folder where that lies in the workspace, else against the workspace.
@@ -382,9 +396,9 @@ fn failure(error: CommitError) -> Failure {
     }
 }
 
-fn folder_failure(error: FolderError) -> Failure {
+pub(super) fn folder_failure(error: FolderError) -> Failure {
     let hint = match &error {
-        FolderError::Missing(_) => "only runs with `--review` keep what they wrote",
+        FolderError::Missing(_) => "only runs with `--review` or `--learn` keep anything",
         FolderError::Running(_) => "it can be looked at with `creel run diff` meanwhile",
         _ => "",
     };

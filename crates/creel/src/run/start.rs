@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use creel_model::cage::{CageEventKind, Control, WorkspaceMode};
-use creel_sandbox::review::{Folder, Layer};
+use creel_sandbox::changes::Watch;
 use creel_sandbox::{Cage, End, Happening, Launch, LaunchError, Probes, SocketFolder, remote};
 use creel_wire::control::{
     Answer, COMMAND_WORDS_MAX, CONTROLS_MAX, Request, RunEnd, RunExit, RunGo, RunPlan, RunStart,
@@ -19,7 +19,7 @@ use super::report::Reporter;
 use crate::connection::{Daemon, pick_one};
 use crate::failure::{Failure, Outcome};
 use crate::text::clean;
-use crate::{out, up};
+use crate::{clock, out, up};
 
 /// Exit code when the cage could not be started; 126 and 127 mean that the program could not be executed or found.
 const NOT_STARTED: i32 = 125;
@@ -192,14 +192,7 @@ fn launch(
     let RunPlan { plan, hook, .. } = begun.plan.clone();
     let run = plan.run.clone();
     let state = up::state_folder(None).map_err(not_started)?;
-    let mut kept = None;
-    let mut layer = None;
-    if plan.mode == WorkspaceMode::Review {
-        let folder = Folder::create(&state, &plan).map_err(|error| not_started(Failure::new(error.to_string())))?;
-        let made = Layer::prepare(&folder).map_err(|error| not_started(Failure::new(error.to_string())))?;
-        layer = Some(made);
-        kept = Some(folder);
-    }
+    let mut watch = Watch::new(&state, &plan).map_err(|error| not_started(Failure::new(error.to_string())))?;
     let launch = Launch {
         plan,
         command: arguments.command.clone(),
@@ -207,7 +200,7 @@ fn launch(
         environment: std::env::vars_os().collect(),
         home,
         hook: Some(SocketFolder { host: hook.host, cage: hook.cage }),
-        layer,
+        layer: watch.layer(),
         probes: if arguments.probe { Probes::All } else { Probes::Cheap },
     };
     let prepared = launch.prepare().map_err(refused)?;
@@ -222,17 +215,27 @@ fn launch(
     })
     .map_err(not_started)?;
     let mut cage = prepared.go().map_err(refused)?;
+    watch.begin();
     let mut reporter = Reporter::begin(runtime, run.clone(), statement.note);
-    let (end, exit) = drive(&mut cage, &mut reporter, &state, run.as_str());
+    let (end, exit) = drive(&mut cage, &mut reporter, &mut watch, &state, run.as_str());
     let usage = cage.usage();
-    drop(kept);
+    let finished = watch.finish(clock::now_unix_ns());
+    for event in finished.events {
+        reporter.event(event);
+    }
     let refusals = reporter.refusals();
     reporter.end(RunEnd { run: run.clone(), exit, cpu_ms: usage.cpu_ms, memory_bytes: usage.memory_bytes });
     if refusals > 0 && rustix::termios::isatty(rustix::stdio::stderr()) {
         out::say(&format!("creel: {refusals} refused; see `creel why {run}`"));
     }
-    if arguments.review {
-        out::say(&format!("creel: nothing is written yet; see `creel run diff {run}`"));
+    match (arguments.review, finished.kept) {
+        (true, true) => out::say(&format!("creel: nothing is written yet; see `creel run diff {run}`")),
+        (true, false) => out::say("creel: the run wrote nothing"),
+        _ => {}
+    }
+    if arguments.learn {
+        let lost = if finished.lost > 0 { format!(" ({} events were lost)", finished.lost) } else { String::new() };
+        out::say(&format!("creel: what it needed: `creel run learned {run}`{lost}"));
     }
     Ok(end)
 }
@@ -254,7 +257,7 @@ fn refused(error: LaunchError) -> Stopped {
 }
 
 /// Drives the cage until its end.
-fn drive(cage: &mut Cage, reporter: &mut Reporter, state: &Path, run: &str) -> (End, RunExit) {
+fn drive(cage: &mut Cage, reporter: &mut Reporter, watch: &mut Watch, state: &Path, run: &str) -> (End, RunExit) {
     // Without its socket a run goes on; it only cannot be asked anything from elsewhere.
     let mut server = remote::Server::open(&remote::folder(state), run).ok();
     let mut stopped = None;
@@ -279,7 +282,11 @@ fn drive(cage: &mut Cage, reporter: &mut Reporter, state: &Path, run: &str) -> (
                 Happening::Event(event) => {
                     let fault = event.kind == CageEventKind::Fault;
                     let why = event.reason.clone();
-                    reporter.event(event);
+                    watch.note(&event);
+                    // What was needed is for the proposal; the record keeps what happened.
+                    if event.kind != CageEventKind::Needed {
+                        reporter.event(event);
+                    }
                     if fault {
                         stopped.get_or_insert(format!("a part of the cage failed: {why}"));
                         cage.stop();

@@ -141,6 +141,7 @@ fn inside() {
     rustix::mount::move_mount(&mounted, "", rustix::fs::CWD, &workspace, flags).unwrap();
     let script = std::env::var("TRIAL_SCRIPT").unwrap();
     let shell = std::process::Command::new("sh").args(["-ec", &script]).current_dir(&workspace).status().unwrap();
+    assert!(shell.success(), "{script}");
     let finished = watch.finish(7);
     std::fs::write(state.join("said"), format!("{} {}", finished.events.len(), finished.kept)).unwrap();
 }
