@@ -22,6 +22,8 @@ pub mod json;
 #[cfg(feature = "full")]
 mod malformed;
 #[cfg(feature = "full")]
+mod mcp;
+#[cfg(feature = "full")]
 mod parse;
 #[cfg(feature = "full")]
 mod told;

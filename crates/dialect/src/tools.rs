@@ -8,7 +8,7 @@ use serde_json::Value;
 use creel_model::{Action, Certainty, Effect, Object, Verb};
 
 use crate::kinds;
-use crate::{claude_code, codex};
+use crate::{claude_code, codex, mcp};
 
 /// Which language a command is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,9 @@ pub fn parts(action: &Action, home: &str) -> Vec<Part> {
     let place = Place { cwd: action.cwd.as_deref().unwrap_or("/"), home };
     if let Some((server, tool)) = &call.mcp {
         let object = Object::McpTool { server: server.clone(), tool: tool.clone() };
-        return vec![Part::Effect(Effect::new(Verb::Call, object, Certainty::Exact))];
+        let mut parts = vec![Part::Effect(Effect::new(Verb::Call, object, Certainty::Exact))];
+        parts.extend(mcp::parts(tool, &call.input, &place));
+        return parts;
     }
     let parts = match action.kind.as_str() {
         kinds::CLAUDE_CODE => claude_code::tool_parts(call, &place),

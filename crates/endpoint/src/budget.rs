@@ -4,7 +4,8 @@
 //! Processor time, because a busy machine must not turn a good decision into a deny on the first try.
 
 use std::cell::Cell;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use creel_guard::Budget;
 
@@ -68,29 +69,45 @@ impl Budget for Until {
     }
 }
 
-/// One at a time, few waiting: work that was too long for the fast path.
+/// One at a time, few waiting: work that was too long for the fast path. Nobody waits longer than its own hook, so that
+/// work which would never end costs one call and not the lane.
 pub struct SlowLane {
-    lane: Mutex<()>,
+    busy: Mutex<bool>,
+    free: Condvar,
     queue: Arc<Places<creel_guard::RunKey>>,
 }
 
 /// A turn in the slow lane.
 pub struct Turn<'a> {
-    _lane: MutexGuard<'a, ()>,
+    lane: &'a SlowLane,
     _place: Taken<creel_guard::RunKey>,
 }
 
 impl Default for SlowLane {
     fn default() -> Self {
-        Self { lane: Mutex::new(()), queue: Places::new(SLOW_PER_RUN, SLOW_ALL) }
+        Self { busy: Mutex::new(false), free: Condvar::new(), queue: Places::new(SLOW_PER_RUN, SLOW_ALL) }
     }
 }
 
 impl SlowLane {
-    /// Waits for a turn; `None`: the queue is full.
-    pub fn enter(&self, run: creel_guard::RunKey) -> Option<Turn<'_>> {
+    /// Waits for a turn until a moment; `None`: the queue is full, or no turn came.
+    pub fn enter(&self, run: creel_guard::RunKey, until: &Until) -> Option<Turn<'_>> {
         let place = self.queue.take(run)?;
-        Some(Turn { _lane: self.lane.lock().unwrap_or_else(PoisonError::into_inner), _place: place })
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        while *busy {
+            let left = until.boot_ns.checked_sub(clock::now().boot_ns).filter(|left| *left > 0)?;
+            (busy, _) =
+                self.free.wait_timeout(busy, Duration::from_nanos(left)).unwrap_or_else(PoisonError::into_inner);
+        }
+        *busy = true;
+        Some(Turn { lane: self, _place: place })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.lane.busy.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.lane.free.notify_one();
     }
 }
 
@@ -104,6 +121,22 @@ mod tests {
         assert_eq!(goal_ns(64 * 1024), 5_000_000);
         assert_eq!(goal_ns(1024 * 1024), 50_000_000);
         assert_eq!(goal_ns(8 * 1024 * 1024), 400_000_000);
+    }
+
+    #[test]
+    fn a_turn_that_never_ends_holds_nobody_for_ever() {
+        let lane = SlowLane::default();
+        let run = |pid| creel_guard::RunKey {
+            boot_id: String::new(),
+            process: creel_model::ProcessKey { pid, start_ticks: 1 },
+            cage: None,
+        };
+        let over = Until { boot_ns: 0 };
+        let turn = lane.enter(run(1), &over);
+        assert!(turn.is_some(), "a free lane needs no waiting");
+        assert!(lane.enter(run(2), &over).is_none());
+        drop(turn);
+        assert!(lane.enter(run(2), &over).is_some());
     }
 
     #[test]

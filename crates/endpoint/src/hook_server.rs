@@ -232,14 +232,14 @@ impl HookServer {
         let deadline_ms = u64::from(flags.deadline_ms).min(DEADLINE_MS_MAX);
         let prepared = match self.prepare(action, caller, payload_bytes, &Fast::for_payload(payload_bytes)) {
             ready @ Prepared::Ready(_) => ready,
-            over @ Prepared::Overload(_) => match self.slow.enter(caller.run.clone()) {
+            over @ Prepared::Overload(_) => {
                 // Four fifths of what the hook waits, so that the answer still reaches it.
-                Some(_turn) => {
-                    let until = Until { boot_ns: received.boot_ns.saturating_add(deadline_ms * 800_000) };
-                    self.prepare(action, caller, payload_bytes, &until)
+                let until = Until { boot_ns: received.boot_ns.saturating_add(deadline_ms * 800_000) };
+                match self.slow.enter(caller.run.clone(), &until) {
+                    Some(_turn) => self.prepare(action, caller, payload_bytes, &until),
+                    None => over,
                 }
-                None => over,
-            },
+            }
         };
         let wait_ns_max = deadline_ms.saturating_sub(MARGIN_MS).saturating_mul(1_000_000);
         let mut again = || {

@@ -50,6 +50,8 @@ pub(crate) enum Role {
     Rename,
     /// A path that is read and sent away.
     Upload,
+    /// A path that is sent away, whatever it looks like.
+    Send,
     /// A host, `user@host` or `host:port`.
     Host,
     /// A URL or host.
@@ -71,6 +73,7 @@ impl Role {
             "delete" => Self::Delete,
             "rename" => Self::Rename,
             "upload" => Self::Upload,
+            "send" => Self::Send,
             "host" => Self::Host,
             "url" => Self::Url,
             "remote" => Self::Remote,

@@ -270,7 +270,7 @@ impl Walker<'_> {
                 Role::Text => {
                     self.run_text(&Flow::known(arg.text.clone()), &Flow::default());
                 }
-                Role::None | Role::Upload | Role::Host | Role::Url | Role::Remote => {}
+                Role::None | Role::Upload | Role::Send | Role::Host | Role::Url | Role::Remote => {}
             }
         }
         carried
@@ -308,16 +308,26 @@ impl Walker<'_> {
                 Role::Remote if position + 1 == count && count > 1 => {
                     local_target = true;
                     self.path_effect(Verb::Write, arg, false);
+                    let named = |name: &str| split.options.contains(&name);
+                    let mirrors = split.options.iter().any(|o| o.starts_with("--del"));
+                    if mirrors && !named("--dry-run") && !named("-n") {
+                        // What the source does not hold is removed there.
+                        self.path_effect(Verb::Delete, arg, true);
+                    }
                 }
                 Role::Remote => sent.merge(&self.read_file(arg)),
                 Role::Upload => {
                     sends = true;
                     sent.merge(&self.upload(arg));
                 }
+                Role::Send => {
+                    sends = true;
+                    sent.merge(&self.sent_file(arg, stdin));
+                }
                 _ => {}
             }
         }
-        for &(name, value, role, index) in &split.values {
+        for &(_, value, role, index) in &split.values {
             let Some(arg) = rest.get(index) else { continue };
             let arg = Arg { text: value.to_owned(), ..arg.clone() };
             match role {
@@ -326,9 +336,13 @@ impl Walker<'_> {
                     sends = true;
                     let flow = self.upload(&arg);
                     sent.merge(&flow);
-                    if matches!(value, "@-" | "-") || (name.ends_with('T') && value == ".") {
+                    if matches!(value, "@-" | "-" | "@/dev/stdin") || value.ends_with("=@-") {
                         sent.merge(stdin);
                     }
+                }
+                Role::Send => {
+                    sends = true;
+                    sent.merge(&self.sent_file(&arg, stdin));
                 }
                 _ => {}
             }
@@ -420,6 +434,17 @@ impl Walker<'_> {
                 flow.file = true;
             }
         }
+        flow
+    }
+
+    /// A file that is sent as it is; `-` and `.` are standard input.
+    fn sent_file(&mut self, arg: &Arg, stdin: &Flow) -> Flow {
+        if matches!(arg.text.as_str(), "-" | "." | "/dev/stdin") {
+            return stdin.clone();
+        }
+        let mut flow = self.read_file(arg);
+        flow.merge(arg.flow.as_deref().unwrap_or(&Flow::default()));
+        flow.file = true;
         flow
     }
 

@@ -70,6 +70,16 @@ impl Walker<'_> {
                 let hidden = rest.first().is_some_and(|f| f.text.contains("\\x"));
                 Flow { text, loose, decoded: carried.decoded || hidden, produced: false, ..carried }
             }
+            // All variables, and with them whatever credentials they hold.
+            "printenv" if split.positional.is_empty() => Flow { secret: true, produced: true, ..carried },
+            "set" if rest.is_empty() => Flow { secret: true, produced: true, ..carried },
+            "export" | "declare" | "typeset" if split.positional.is_empty() => {
+                Flow { secret: true, produced: true, ..carried }
+            }
+            "printenv" => {
+                let secret = split.positional.iter().any(|(name, _)| crate::knowledge::is_secret_variable(name));
+                Flow { secret: secret || carried.secret, produced: true, ..carried }
+            }
             "pwd" => Flow { text: self.env.cwd.as_deref().map(str::to_owned), ..Flow::default() },
             "whoami" | "logname" if !self.place.user.is_empty() => Flow::known(self.place.user),
             "date" | "nproc" | "uname" | "arch" | "id" | "hostname" | "wc" => {

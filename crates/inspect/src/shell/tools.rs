@@ -14,6 +14,7 @@ impl Walker<'_> {
         let texts: Vec<&str> = rest.iter().map(|a| a.text.as_str()).collect();
         let mut from = 0;
         let mut replace: Option<String> = None;
+        let mut mark: Option<char> = None;
         while let Some(&text) = texts.get(from) {
             if !text.starts_with('-') || text.len() < 2 {
                 break;
@@ -23,9 +24,12 @@ impl Walker<'_> {
                 Some(&(name, value, _, at)) => {
                     if name.ends_with('I') || name == "--replace" {
                         replace = Some(value.to_owned());
+                    } else if name.ends_with('d') || name == "--delimiter" {
+                        mark = super::spelling::ansi_c(value).chars().next();
                     }
                     from += at;
                 }
+                None if text == "--null" || (!text.starts_with("--") && text.contains('0')) => mark = Some('\0'),
                 None if text == "-i" => replace = Some("{}".to_owned()),
                 None => {}
             }
@@ -37,7 +41,8 @@ impl Walker<'_> {
         }
         let fed: Vec<Arg> = match &stdin.text {
             Some(text) => text
-                .split_whitespace()
+                .split(|c: char| mark.map_or_else(|| c.is_whitespace(), |mark| c == mark))
+                .filter(|word| !word.is_empty())
                 .take(64)
                 .map(|word| Arg {
                     loose: stdin.loose,

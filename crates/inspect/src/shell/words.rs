@@ -43,9 +43,26 @@ struct Fields {
     done: Vec<Arg>,
     current: Arg,
     started: bool,
+    separators: Separators,
+}
+
+/// What splits a value that stands outside quotes: the variable `IFS`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Separators {
+    /// White space.
+    #[default]
+    Usual,
+    /// These characters.
+    These(String),
+    /// Not known: a value may become anything.
+    Unknown,
 }
 
 impl Fields {
+    fn started(started: bool) -> Self {
+        Self { done: Vec::new(), current: Arg::default(), started, separators: Separators::Usual }
+    }
+
     fn push_str(&mut self, text: &str) {
         self.started = true;
         if self.current.text.len() + text.len() <= bounds::KNOWN_BYTES {
@@ -68,11 +85,17 @@ impl Fields {
 
     /// Adds a value that the shell would split at white space.
     fn push_split(&mut self, text: &str) {
-        if text.starts_with(char::is_whitespace) {
+        let separators = std::mem::take(&mut self.separators);
+        let separates = |c: char| match &separators {
+            Separators::These(these) => these.contains(c),
+            _ => c.is_whitespace(),
+        };
+        self.current.unknown |= separators == Separators::Unknown;
+        if text.starts_with(separates) {
             self.split();
         }
         let mut first = true;
-        for part in text.split_whitespace() {
+        for part in text.split(separates).filter(|part| !part.is_empty()) {
             if !first {
                 self.split();
             }
@@ -82,9 +105,10 @@ impl Fields {
                 self.current.loose = true;
             }
         }
-        if text.ends_with(char::is_whitespace) {
+        if text.ends_with(separates) {
             self.split();
         }
+        self.separators = separators;
     }
 
     fn value(&mut self, value: &Value, quoted: bool, raw: &str) {
@@ -134,7 +158,7 @@ impl Walker<'_> {
         }
         let mut out = Vec::new();
         for word in braces(raw) {
-            let mut fields = Fields { done: Vec::new(), current: Arg::default(), started: false };
+            let mut fields = Fields { separators: self.separators(), ..Fields::started(false) };
             self.scan(&word, &mut fields, false, true);
             fields.split();
             for mut arg in fields.done {
@@ -145,9 +169,18 @@ impl Walker<'_> {
         out
     }
 
+    /// What splits values now.
+    fn separators(&self) -> Separators {
+        match self.env.variable("IFS") {
+            None => Separators::Usual,
+            Some(Value { text: Some(these), .. }) => Separators::These(these.clone()),
+            Some(_) => Separators::Unknown,
+        }
+    }
+
     /// A word where the shell neither splits nor matches patterns: assignments, redirection targets, here-strings.
     pub(crate) fn expand_one(&mut self, raw: &str) -> Arg {
-        let mut fields = Fields { done: Vec::new(), current: Arg::default(), started: true };
+        let mut fields = Fields::started(true);
         self.scan(raw, &mut fields, false, false);
         let mut args = fields.done;
         args.push(fields.current);
@@ -168,7 +201,7 @@ impl Walker<'_> {
 
     /// The body of a here-document with expansion, as if in double quotes.
     pub(crate) fn expand_body(&mut self, raw: &str) -> Arg {
-        let mut fields = Fields { done: Vec::new(), current: Arg::default(), started: true };
+        let mut fields = Fields::started(true);
         self.scan(raw, &mut fields, true, false);
         fields.current
     }
@@ -402,7 +435,7 @@ impl Walker<'_> {
     /// Walks every substitution inside an operand, for its effects only.
     fn substitutions_in(&mut self, operand: &str) {
         if operand.contains("$(") || operand.contains('`') || operand.contains("${") {
-            let mut fields = Fields { done: Vec::new(), current: Arg::default(), started: false };
+            let mut fields = Fields::started(false);
             self.operand_depth += 1;
             if self.operand_depth <= bounds::BRACKET_DEPTH {
                 self.scan(operand, &mut fields, true, false);

@@ -89,6 +89,7 @@ impl Walker<'_> {
                         self.nested(&text, &Flow::default());
                     }
                 }
+                return self.inside_git(rest, split, stdin);
             }
             "archive" => return Some(self.archive(program, rest, split, stdin)),
             "tar" => {
@@ -107,6 +108,25 @@ impl Walker<'_> {
             _ => {}
         }
         None
+    }
+
+    /// `git submodule foreach COMMAND` and `git bisect run COMMAND`; `None` for anything else.
+    fn inside_git(&mut self, rest: &[Arg], split: &Split<'_>, stdin: &Flow) -> Option<Flow> {
+        let at = split.positional.windows(2).find_map(|pair| match pair {
+            [("submodule", _), ("foreach", at)] | [("bisect", _), ("run", at)] => Some(*at),
+            _ => None,
+        })?;
+        let command = rest.get(at + 1..).unwrap_or_default();
+        let options = command.iter().take_while(|arg| arg.text.starts_with('-') && !arg.unknown).count();
+        let command = command.get(options..).filter(|command| !command.is_empty())?;
+        self.via.push("git".to_owned());
+        // One argument is shell text; more are a command with its arguments.
+        let flow = match command {
+            [text] => self.join_and_run(std::slice::from_ref(text), stdin),
+            command => self.run(command, stdin, false),
+        };
+        self.via.pop();
+        Some(flow)
     }
 
     /// Runs something inside a wrapper, with its rights and place.
@@ -182,6 +202,8 @@ impl Walker<'_> {
                 out = walker.join_and_run(&all, stdin);
             }
             if !texts.is_empty() || inner.is_empty() {
+                // Alone, it prints all variables, and with them whatever credentials they hold.
+                out.secret |= program == "env" && texts.is_empty();
                 return out;
             }
             walker.run(inner, stdin, piped)
