@@ -23,6 +23,7 @@ pub(crate) static SOURCES: &[&str] = &[
     include_str!("../../data/detectors/messages.toml"),
     include_str!("../../data/detectors/payments.toml"),
     include_str!("../../data/detectors/operations.toml"),
+    include_str!("../../data/detectors/platforms.toml"),
     include_str!("../../data/detectors/business.toml"),
     include_str!("../../data/detectors/connections.toml"),
     include_str!("../../data/detectors/services.toml"),
