@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use creel_catalog::{AgentReport, Catalog, Origin};
+use creel_catalog::{AgentReport, Catalog};
 use creel_discover::scan::Progress;
-use creel_model::ApprovalMode;
-use creel_wire::control::{AgentView, Answer, Governed, HookView, McpServerView, Request, RunView};
+use creel_wire::control::{AgentView, Answer, Governed, Request};
 
 use crate::connection::Daemon;
 use crate::failure::{Exit, Outcome};
@@ -116,56 +115,5 @@ pub(crate) fn view(report: &AgentReport) -> AgentView {
         (true, false) => (Governed::No, "no hook of creel is configured"),
         (false, false) => (Governed::Unsupported, "creel does not speak this agent's hook protocol yet"),
     };
-    AgentView {
-        kind: report.kind.clone(),
-        name: report.name.clone(),
-        version: report.version.clone(),
-        account: report.account.name.clone(),
-        uid: report.account.uid,
-        program: report.installed.first().map(|installation| installation.path.clone()),
-        installed: !report.installed.is_empty(),
-        configured: !report.configured.is_empty(),
-        runs: report
-            .running
-            .iter()
-            .map(|running| RunView {
-                run: None,
-                pid: running.key.pid,
-                started_unix_ns: None,
-                cwd: Some(running.cwd.clone()).filter(|cwd| !cwd.is_empty()),
-                bypass_flags: match (&running.approval.mode, &running.approval.origin) {
-                    (ApprovalMode::Bypass, Origin::Argument { argument }) => vec![argument.clone()],
-                    _ => Vec::new(),
-                },
-            })
-            .collect(),
-        approval_mode: report.approval.mode,
-        approval_origin: match report.approval.declared.as_str() {
-            "" => report.approval.origin.to_string(),
-            declared => format!("{declared}, {}", report.approval.origin),
-        },
-        governed,
-        governed_because: because.to_owned(),
-        mcp_servers: report
-            .mcp_servers
-            .iter()
-            .map(|server| McpServerView {
-                name: server.name.clone(),
-                target: server.url.clone().unwrap_or_else(|| server.command.join(" ")),
-                file: server.declared_in.clone(),
-            })
-            .collect(),
-        hooks: report
-            .hooks
-            .iter()
-            .map(|hook| HookView {
-                event: hook.event.clone(),
-                command: hook.command.clone(),
-                ours: hook.ours,
-                file: hook.declared_in.clone(),
-            })
-            .collect(),
-        files: report.configured.clone(),
-        findings: report.findings.clone(),
-    }
+    creel_discover::agent_view(report, governed, because.to_owned(), |_| None)
 }

@@ -5,7 +5,7 @@ use creel_model::{ApprovalMode, Effect, RecordKind, Verdict};
 use creel_wire::control::{AgentView, Governed, Problem, QuestionView, RecordView};
 
 use crate::out::Look;
-use crate::text::{clean, cut, cut_middle, pad, width, wrap};
+use crate::text::{Column, clean, cut, cut_middle, pad, width, wrap};
 use crate::{clock, text};
 
 /// A record's verdict in a word or two: what happened, or what audit rules would have done.
@@ -144,8 +144,17 @@ pub(crate) fn agents(agents: &[AgentView], look: Look) -> Vec<String> {
             ]
         })
         .collect();
-    let head = ["AGENT", "VERSION", "USER", "STATE", "APPROVALS", "GOVERNED"];
-    text::table(&head, &rows, look.width)
+    // Names and states are whole or not there; prose may be cut.
+    let whole = |head, worth| Column { head, least: usize::MAX, worth };
+    let columns = [
+        whole("AGENT", 9),
+        whole("VERSION", 1),
+        whole("USER", 2),
+        whole("STATE", 4),
+        Column { head: "APPROVALS", least: 14, worth: 3 },
+        Column { head: "GOVERNED", least: 8, worth: 5 },
+    ];
+    text::table_by_worth(&columns, &rows, look.width)
 }
 
 /// Whether an agent is governed, and what to do if not.
@@ -360,6 +369,40 @@ pub(crate) mod tests {
             let line = record_line(&hostile, look(columns), true);
             assert!(width(&line) <= columns, "{columns}: {line}");
             assert!(!line.contains('\u{1b}'));
+        }
+    }
+
+    #[test]
+    fn agents_can_be_told_apart_on_a_narrow_screen() {
+        let agent = |name: &str, version: &str| AgentView {
+            kind: String::new(),
+            name: name.to_owned(),
+            version: Some(version.to_owned()),
+            account: "magdalena".to_owned(),
+            uid: 1000,
+            program: None,
+            installed: true,
+            configured: true,
+            runs: Vec::new(),
+            approval_mode: ApprovalMode::Edits,
+            approval_origin: String::new(),
+            governed: Governed::Partly,
+            governed_because: "its hook was not proved since creel started".to_owned(),
+            mcp_servers: Vec::new(),
+            hooks: Vec::new(),
+            files: Vec::new(),
+            findings: Vec::new(),
+        };
+        let both = [agent("GitHub Copilot CLI", "1.0.12-preview.4"), agent("Claude Code", "2.1.204")];
+        for columns in [40, 60, 80, 120] {
+            let lines = agents(&both, look(columns));
+            assert!(lines.iter().all(|line| width(line) <= columns), "{columns}: {lines:#?}");
+            let text = lines.join("\n");
+            for name in ["GitHub Copilot CLI", "Claude Code", "partly"] {
+                assert!(text.contains(name), "{columns}: {text}");
+            }
+            assert_eq!(text.contains("magdalena"), columns > 60, "{text}");
+            assert_eq!(text.contains("edits alone"), columns >= 60, "{text}");
         }
     }
 

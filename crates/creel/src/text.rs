@@ -130,21 +130,72 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>], columns_max: usize) -> 
             *widest = (*widest).max(width(cell));
         }
     }
-    let gaps = GAP * widths.len().saturating_sub(1);
-    while widths.iter().sum::<usize>() + gaps > columns_max {
-        match widths.iter_mut().max() {
-            Some(widest) if *widest > NARROWEST => *widest -= 1,
-            _ => break,
+    let least = vec![NARROWEST; widths.len()];
+    let room = columns_max.saturating_sub(GAP * widths.len().saturating_sub(1));
+    narrow(&mut widths, &least, room);
+    // The last column is prose as a rule, whose beginning matters; others are names and paths.
+    let last = widths.len().saturating_sub(1);
+    set_table(head, rows, &widths, &|at| at == last)
+}
+
+/// Narrows the widest column that may give way, until all fit or none may.
+fn narrow(widths: &mut [usize], least: &[usize], room: usize) {
+    while widths.iter().sum::<usize>() > room {
+        match widths.iter_mut().zip(least).filter(|(width, least)| **width > **least).max() {
+            Some((widest, _)) => *widest -= 1,
+            None => break,
         }
     }
+}
+
+/// One column of a table whose columns are of different worth.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    /// Its heading.
+    pub(crate) head: &'static str,
+    /// How far it may be narrowed: prose still says something then, a name would not.
+    pub(crate) least: usize,
+    /// Columns of less worth are left out first.
+    pub(crate) worth: u8,
+}
+
+/// As [`table`], but what does not fit is left out whole, the least worth first; what stays can be read.
+pub(crate) fn table_by_worth(columns: &[Column], rows: &[Vec<String>], columns_max: usize) -> Vec<String> {
+    const GAP: usize = 2;
+    let widest = |at: usize, column: &Column| {
+        rows.iter().filter_map(|row| row.get(at)).map(|cell| width(cell)).fold(width(column.head), usize::max)
+    };
+    let mut kept: Vec<(usize, Column, usize)> =
+        columns.iter().enumerate().map(|(at, column)| (at, *column, widest(at, column))).collect();
+    let needs = |kept: &[(usize, Column, usize)]| {
+        kept.iter().map(|(_, column, widest)| column.least.min(*widest) + GAP).sum::<usize>().saturating_sub(GAP)
+    };
+    while kept.len() > 1 && needs(&kept) > columns_max {
+        let least = kept.iter().map(|(_, column, _)| column.worth).min();
+        kept.retain(|(_, column, _)| Some(column.worth) != least);
+    }
+    let head: Vec<&str> = kept.iter().map(|(_, column, _)| column.head).collect();
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| kept.iter().filter_map(|(at, ..)| row.get(*at).cloned()).collect()).collect();
+    let mut widths: Vec<usize> = kept.iter().map(|(.., widest)| *widest).collect();
+    let least: Vec<usize> = match kept.as_slice() {
+        [_] => vec![0],
+        kept => kept.iter().map(|(_, column, widest)| column.least.min(*widest)).collect(),
+    };
+    let room = columns_max.saturating_sub(GAP * widths.len().saturating_sub(1));
+    narrow(&mut widths, &least, room);
+    let prose: Vec<bool> = kept.iter().map(|(_, column, _)| column.least < usize::MAX).collect();
+    set_table(&head, &rows, &widths, &|at| prose.get(at) == Some(&true))
+}
+
+/// Rows set in columns of these widths; of prose the end is cut off, of anything else the middle.
+fn set_table(head: &[&str], rows: &[Vec<String>], widths: &[usize], prose: &dyn Fn(usize) -> bool) -> Vec<String> {
     let set = |cells: &mut dyn Iterator<Item = String>| {
-        let last = widths.len().saturating_sub(1);
-        // The last column is prose as a rule, whose beginning matters; others are names and paths.
         let fit = |(at, (cell, w)): (usize, (String, &usize))| {
-            let cell = if at == last { cut(&cell, *w) } else { cut_middle(&cell, *w) };
+            let cell = if prose(at) { cut(&cell, *w) } else { cut_middle(&cell, *w) };
             pad(&cell, *w)
         };
-        let cells: Vec<String> = cells.zip(&widths).enumerate().map(fit).collect();
+        let cells: Vec<String> = cells.zip(widths).enumerate().map(fit).collect();
         cells.join("  ").trim_end().to_owned()
     };
     let mut lines = Vec::with_capacity(rows.len() + 1);
@@ -256,6 +307,27 @@ mod tests {
         for columns in [20, 40, 60, 120] {
             for line in table(&["AGENT", "VERSION", "PROGRAM"], &rows, columns) {
                 assert!(width(&line) <= columns, "{columns}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_worth_least_is_left_out_and_names_stay_whole() {
+        let columns = [
+            Column { head: "AGENT", least: usize::MAX, worth: 9 },
+            Column { head: "VERSION", least: usize::MAX, worth: 1 },
+            Column { head: "GOVERNED", least: 8, worth: 5 },
+        ];
+        let rows =
+            vec![vec!["GitHub Copilot CLI".to_owned(), "1.0.12".to_owned(), "partly: not proved yet".to_owned()]];
+        let shown = |width| table_by_worth(&columns, &rows, width).join("\n");
+        assert!(shown(60).contains("1.0.12   partly: not proved yet"), "{}", shown(60));
+        assert!(shown(40).ends_with("GitHub Copilot CLI  1.0.12   partly: no…"), "{}", shown(40));
+        assert!(shown(30).ends_with("GitHub Copilot CLI  partly: n…"), "{}", shown(30));
+        assert!(shown(20).ends_with("\nGitHub Copilot CLI"), "{}", shown(20));
+        for columns_max in 1..70 {
+            for line in table_by_worth(&columns, &rows, columns_max) {
+                assert!(width(&line) <= columns_max, "{columns_max}: {line}");
             }
         }
     }

@@ -16,8 +16,10 @@ pub mod projects;
 pub mod read;
 pub mod root;
 pub mod scan;
+mod view;
 
 pub use accounts::{accounts, as_account, own};
 pub use look::Looked;
 pub use process::{AgentAbove, nearest_agent};
 pub use scan::scan;
+pub use view::agent_view;

@@ -3,12 +3,12 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use creel_catalog::{AgentReport, Origin};
+use creel_catalog::AgentReport;
 use creel_journal::{Reader, Space, Start};
 use creel_model::{Mode, Moment, RuleMode, Severity};
 use creel_wire::control::{
-    AgentView, Answer, Governed, GuardState, HookView, JournalView, Live, McpServerView, Problem, Protection,
-    ProtectionState, Quietness, RefusalCode, RunView, Scope, StatusReport,
+    AgentView, Answer, Governed, GuardState, JournalView, Live, Problem, Protection, ProtectionState, Quietness,
+    RefusalCode, Scope, StatusReport,
 };
 
 use super::records::view as record_view;
@@ -298,55 +298,9 @@ impl ControlServer {
 
     fn agent_view(&self, report: &AgentReport, runs: &[creel_guard::RunView]) -> AgentView {
         let (governed, governed_because) = self.governed(report);
-        AgentView {
-            kind: report.kind.clone(),
-            name: report.name.clone(),
-            version: report.version.clone(),
-            account: report.account.name.clone(),
-            uid: report.account.uid,
-            program: report.installed.first().map(|installation| installation.path.clone()),
-            installed: !report.installed.is_empty(),
-            configured: !report.configured.is_empty(),
-            runs: report
-                .running
-                .iter()
-                .map(|running| RunView {
-                    run: runs.iter().find(|run| run.key.process == running.key).map(|run| run.run.to_string()),
-                    pid: running.key.pid,
-                    started_unix_ns: None,
-                    cwd: Some(running.cwd.clone()).filter(|cwd| !cwd.is_empty()),
-                    bypass_flags: match &running.approval.origin {
-                        Origin::Argument { argument } => vec![argument.clone()],
-                        _ => Vec::new(),
-                    },
-                })
-                .collect(),
-            approval_mode: report.approval.mode,
-            approval_origin: format!("{} ({})", report.approval.declared, report.approval.origin),
-            governed,
-            governed_because,
-            mcp_servers: report
-                .mcp_servers
-                .iter()
-                .map(|server| McpServerView {
-                    name: server.name.clone(),
-                    target: server.url.clone().unwrap_or_else(|| server.command.join(" ")),
-                    file: server.declared_in.clone(),
-                })
-                .collect(),
-            hooks: report
-                .hooks
-                .iter()
-                .map(|hook| HookView {
-                    event: hook.event.clone(),
-                    command: hook.command.clone(),
-                    ours: hook.ours,
-                    file: hook.declared_in.clone(),
-                })
-                .collect(),
-            files: report.configured.clone(),
-            findings: report.findings.clone(),
-        }
+        creel_discover::agent_view(report, governed, governed_because, |key| {
+            runs.iter().find(|run| run.key.process == *key).map(|run| run.run.to_string())
+        })
     }
 
     fn governed(&self, report: &AgentReport) -> (Governed, String) {
