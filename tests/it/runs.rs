@@ -1,7 +1,7 @@
 //! What the daemon makes of supervisors of cages that are none: it believes nothing that it does not see, hands nobody
 //! another's run, and judges over a run's socket only what comes out of its cage.
 
-use creel_tests::{Account, Creel, Deadline, Finished, Stage, until};
+use creel_tests::{Account, Creel, Deadline, Finished, Run, Stage, StandIn, until};
 use serde_json::{Value, json};
 
 /// A person's program that speaks to the daemon as `creel run` does. Each line of its input is a request, or a payload for
@@ -241,4 +241,125 @@ fn a_run_is_its_supervisors_alone() {
     assert_eq!(refused(&same[1])["code"], "forbidden");
     assert_eq!(same[2]["answers"][0]["of"][0]["run"], run);
     first.stop().unwrap();
+}
+
+/// The stand-in for Claude Code in a cage; what it runs there is a script.
+fn caged<'stage>(stage: &'stage Stage, folder: &str, script: &str) -> Run<'stage> {
+    StandIn::claude(stage, Account::USER).unwrap();
+    let program = format!("{}/.local/bin/claude", Account::USER.home);
+    let script = format!("{script}\nexit $?");
+    stage.run(Account::USER, "creel").arguments(["run", "--", &program, "-c", &script]).folder(folder)
+}
+
+fn payload(event: &str, command: &str) -> String {
+    let mut payload = creel_tests::tool_call(Account::USER, "s-1", "t-1", "Bash", &json!({"command": command}));
+    payload["hook_event_name"] = event.into();
+    if event == "PostToolUse" {
+        payload["tool_response"] = json!({"stdout": "", "stderr": "", "interrupted": false, "isImage": false});
+    }
+    payload.to_string()
+}
+
+fn hook(system: bool, event: &str, command: &str) -> String {
+    let mode = if system { "--system" } else { "--user" };
+    format!(
+        "printf '%s' '{}' | /usr/bin/creel-hook claude-code {event} {mode}",
+        payload(event, command).replace('\'', "")
+    )
+}
+
+/// The whole way: kind found by the catalog, plan, cage, statement; hooks in it are that run's, and their answers come
+/// back; what a seal refused is written down and told to the person.
+#[test]
+fn an_agent_in_a_cage_is_stated_judged_and_recorded_as_one_run() {
+    let Some(stage) = Stage::open() else { return };
+    let folder = workspace(&stage);
+    for system in [true, false] {
+        let creel = if system { Creel::system(&stage).unwrap() } else { Creel::user(&stage, Account::USER).unwrap() };
+        let script = format!(
+            "{}; echo one=$?; {}; echo two=$?; mkdir -p .git/hooks; echo x > .git/hooks/pre-commit; cat ~/.ssh/id_ed25519",
+            hook(system, "PreToolUse", "ls"),
+            hook(system, "PreToolUse", "rm -rf ~"),
+        );
+        let ended = caged(&stage, &folder, &script).finish(60).unwrap();
+        assert!(ended.stdout.starts_with("one=0\n{"), "an allowed call is answered with silence: {ended}");
+        assert!(ended.stdout.contains("\"permissionDecision\":\"deny\"") && ended.stdout.contains("two=0"), "{ended}");
+        assert!(!stage.exists(&format!("{folder}/.git/hooks/pre-commit")));
+
+        let calls = creel.decisions("tool_call", "Bash").unwrap();
+        let verdicts: Vec<&Value> = calls.iter().map(|call| &call["envelope"]["verdict"]).collect();
+        assert_eq!(verdicts, ["allow", "deny"]);
+        let ended = creel.coded("cage.ended").unwrap();
+        let run = ended[0]["envelope"]["subject"]["run"].clone();
+        for record in
+            calls.iter().chain(&creel.coded("cage.refused").unwrap()).chain(&creel.coded("cage.statement").unwrap())
+        {
+            assert_eq!(record["envelope"]["subject"]["run"], run, "{record}");
+            assert_eq!(record["envelope"]["subject"]["kind"], "claude-code");
+        }
+        let short = &run.as_str().unwrap()[..10];
+        let stated = creel.command_by(Account::USER, &["status", short, "--format", "json"]).unwrap().json().unwrap();
+        let controls = stated["statement"]["statement"]["controls"].as_array().unwrap().clone();
+        let standing =
+            |id: &str| controls.iter().find(|control| control["id"] == id).map(|control| control["standing"].clone());
+        for id in [
+            "outside.filter",
+            "outside.privileges",
+            "outside.processes",
+            "outside.namespaces",
+            "outside.users",
+            "outside.mounts",
+            "files.outside",
+            "seals.names",
+        ] {
+            assert_eq!(standing(id), Some(json!("proved")), "{id}: {controls:?}");
+        }
+        assert_eq!(stated["profile"], "claude-code");
+        let why = creel.command_by(Account::USER, &["why", short]).unwrap().well().unwrap().stdout;
+        assert!(why.contains("pre-commit") && why.contains("write-exec-bearing"), "{why}");
+        creel.verified().unwrap();
+        creel.stop().unwrap();
+    }
+}
+
+/// What a cage refused is told to the model with the next result, once.
+#[test]
+fn the_model_is_told_what_its_cage_refused() {
+    let Some(stage) = Stage::open() else { return };
+    let folder = workspace(&stage);
+    let creel = Creel::user(&stage, Account::USER).unwrap();
+    let result = hook(false, "PostToolUse", "make hook");
+    // The refusal travels to the daemon beside the agent; results are reported until it is told.
+    let script = format!(
+        "mkdir -p .husky; echo x > .husky/pre-commit; until {result} > said && [ -s said ]; do :; done; cat said; {result}"
+    );
+    let ended = caged(&stage, &folder, &script).finish(120).unwrap();
+    let said = ended.json().unwrap_or_else(|error| panic!("{error}: {ended}"));
+    let text = said["hookSpecificOutput"]["additionalContext"].as_str().unwrap();
+    assert!(text.contains(".husky/pre-commit") && text.contains("write-exec-bearing"), "{text}");
+    drop(creel);
+}
+
+/// A daemon that is killed and started again finds the run where it was: the supervisor presents the statement.
+#[test]
+fn a_run_goes_on_with_a_daemon_that_was_restarted() {
+    let Some(stage) = Stage::open() else { return };
+    let folder = workspace(&stage);
+    let mut creel = Creel::user(&stage, Account::USER).unwrap();
+    let call = hook(false, "PreToolUse", "ls");
+    let script = format!("{call}; echo one=$?; until [ -e go ]; do sleep 0.05; done; {call}; echo two=$?");
+    let mut running = caged(&stage, &folder, &script).start().unwrap();
+    running.says("one=0", Deadline::seconds(60)).unwrap();
+    creel.kill().unwrap();
+    creel.start().unwrap();
+    stage.write(Account::USER, &format!("{folder}/go"), "").unwrap();
+    let ended = running.finish(Deadline::seconds(60)).unwrap();
+    assert_eq!(ended.stdout.lines().collect::<Vec<_>>(), ["one=0", "two=0"], "{ended}");
+    let calls = creel.decisions("tool_call", "Bash").unwrap();
+    let verdicts: Vec<&Value> = calls.iter().map(|call| &call["envelope"]["verdict"]).collect();
+    assert_eq!(verdicts, ["allow", "allow"]);
+    assert_eq!(calls[0]["envelope"]["subject"]["run"], calls[1]["envelope"]["subject"]["run"]);
+    assert_eq!(creel.coded("cage.resumed").unwrap().len(), 1);
+    assert_eq!(creel.coded("cage.ended").unwrap().len(), 1);
+    creel.verified().unwrap();
 }

@@ -36,7 +36,7 @@ pub struct ProcessFacts {
     /// Catalogued environment variables only, as they stood at the start of the process.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, String>,
-    /// Inode numbers of its namespaces by name (`mnt`, `net`, `pid`, `user`), where they could be read.
+    /// Inode numbers of its namespaces by name (`mnt`, `net`, `pid`, `user` …), where they could be read.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub namespaces: BTreeMap<String, u64>,
     /// What it has, beside its account, by which it can stop creel outside a cage: `CAP_SYS_ADMIN`, `group docker`. Only

@@ -7,11 +7,13 @@
 use std::time::Instant;
 
 use creel_wire::hook::Flags;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Stat, lstat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use crate::input::wait;
 
@@ -90,11 +92,12 @@ impl Place {
             }
             Err(error) => return Err(self.refused(&error.to_string())),
         }
-        let peer = sockopt::socket_peercred(&stream).map_err(|error| self.refused(&error.to_string()))?;
-        if self.trusts(peer.uid.as_raw(), folder.st_uid) {
+        // Not rustix's: its type has no number 0 for a process, and out of a cage the daemon has none.
+        let peer = getsockopt(&stream, PeerCredentials).map_err(|error| self.refused(&error.to_string()))?;
+        if self.trusts(peer.uid(), folder.st_uid) {
             Ok(stream)
         } else {
-            Err(self.refused(&format!("account {} answers there", peer.uid.as_raw())))
+            Err(self.refused(&format!("account {} answers there", peer.uid())))
         }
     }
 

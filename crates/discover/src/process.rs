@@ -50,7 +50,7 @@ pub fn facts(pid: u32) -> Option<ProcessFacts> {
     facts.argv = arguments(pid);
     facts.script = script(&facts);
     facts.identity = rustix::fs::stat(format!("/proc/{pid}/exe")).ok().map(|stat| file_facts(&stat));
-    for name in ["mnt", "net", "pid", "user"] {
+    for name in crate::confinement::NAMESPACES {
         if let Some(inode) = namespace(pid, name) {
             facts.namespaces.insert(name.to_owned(), inode);
         }

@@ -14,7 +14,7 @@ use creel_catalog::{AgentReport, Catalog, ProcessFacts};
 use creel_discover::look::{self, Looked};
 use creel_discover::root::{self as door, Answer, Policy, Request};
 use creel_discover::{accounts, process, scan::judge, scan::scan};
-use creel_model::{Account, Mode};
+use creel_model::{Account, Mode, ProcessKey};
 
 use crate::config::Config;
 use crate::connections::Places;
@@ -117,6 +117,15 @@ impl Root {
         match self.ask(&Request::IdentifyPeer { pid }) {
             Ok(Answer::Processes(chain)) => chain,
             _ => Vec::new(),
+        }
+    }
+
+    /// The namespaces of exactly that process; none where it is gone or nobody may see them.
+    #[must_use]
+    pub fn namespaces(&self, process: ProcessKey) -> BTreeMap<String, u64> {
+        match self.ask(&Request::ProcessFacts { pid: process.pid }) {
+            Ok(Answer::Process(Some(facts))) if facts.key == process => facts.namespaces,
+            _ => BTreeMap::new(),
         }
     }
 

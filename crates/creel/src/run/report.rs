@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use creel_model::RunId;
 use creel_model::cage::{CageEvent, CageEventKind};
-use creel_wire::control::{EVENTS_MAX, Request, RunEnd, RunEvents, RunResume};
+use creel_wire::control::{EVENTS_MAX, RefusalCode, Request, RunEnd, RunEvents, RunResume};
 
 use crate::connection::Daemon;
 use crate::failure::Failure;
@@ -148,12 +148,19 @@ impl Far {
             let _ = daemon.attempt(&Request::RunResume(RunResume { note: self.note.clone() }))?;
             self.unknown = false;
         }
+        let mut resumed = false;
         while !self.waiting.is_empty() || self.lost > 0 {
             let count = self.waiting.len().min(EVENTS_MAX);
             let events = self.waiting.iter().take(count).cloned().collect();
             let request = Request::RunEvents(RunEvents { run: self.run.clone(), events, lost: self.lost });
-            // What it refuses will not be taken a second time either.
-            let _ = daemon.attempt(&request)?;
+            let answer = daemon.attempt(&request)?;
+            if answer.is_err_and(|refusal| refusal.code == RefusalCode::NotFound) && !resumed {
+                // Another daemon than the one that knew the run; it was not needed in between.
+                resumed = true;
+                let _ = daemon.attempt(&Request::RunResume(RunResume { note: self.note.clone() }))?;
+                continue;
+            }
+            // What it refuses otherwise will not be taken a second time either.
             self.waiting.drain(..count);
             self.lost = 0;
         }

@@ -192,7 +192,8 @@ impl Cages {
             }
         }
         let declared = controls.iter().any(|control| control.standing == Standing::Declared);
-        controls.extend(outside::look(plan, &run.caller.account.home, run.supervisor, go.agent));
+        let namespaces = |process: ProcessKey| world.root.namespaces(process);
+        controls.extend(outside::look(plan, &run.caller.account.home, run.supervisor, go.agent, &namespaces));
         let failed: Vec<&Control> = controls.iter().filter(|control| control.standing == Standing::NotHeld).collect();
         if !failed.is_empty() || (declared && plan.degrade == Degrade::Refuse) {
             let words: Vec<String> =

@@ -4,6 +4,8 @@
 //! wrong: what cannot be seen (the namespaces of a process that hides itself, in another account's cage) is said to be
 //! unseen; it is never taken to be well.
 
+use std::collections::BTreeMap;
+
 use creel_discover::confinement::{self, Confinement, NAMESPACES};
 use creel_model::ProcessKey;
 use creel_model::cage::{CagePlan, Control, FileAccess, Standing};
@@ -11,9 +13,23 @@ use creel_model::cage::{CagePlan, Control, FileAccess, Standing};
 /// Folders that every cage has of its own and may write to.
 const OWN: [&str; 5] = ["/tmp", "/var/tmp", "/dev", "/proc", "/run"];
 
-/// Controls `outside.*`: what is seen of `agent`, the process that waits, against the supervisor's own.
-pub(super) fn look(plan: &CagePlan, home: &str, supervisor: ProcessKey, agent: ProcessKey) -> Vec<Control> {
-    match (confinement::of(agent), confinement::of(supervisor)) {
+/// Controls `outside.*`: what is seen of `agent`, the process that waits, against the supervisor's own. `namespaces` asks
+/// whoever may see those of other accounts.
+pub(super) fn look(
+    plan: &CagePlan,
+    home: &str,
+    supervisor: ProcessKey,
+    agent: ProcessKey,
+    namespaces: &dyn Fn(ProcessKey) -> BTreeMap<String, u64>,
+) -> Vec<Control> {
+    let seen = |process: ProcessKey| {
+        let mut found = confinement::of(process)?;
+        if found.namespaces.len() < NAMESPACES.len() {
+            found.namespaces.extend(namespaces(process));
+        }
+        Some(found)
+    };
+    match (seen(agent), seen(supervisor)) {
         (Some(inner), Some(outer)) => controls(plan, home, &inner, &outer),
         _ => vec![control(
             "outside.seen",
@@ -201,7 +217,7 @@ mod tests {
             controls.iter().find(|control| control.id == "outside.namespaces").map(|control| control.standing);
         assert_eq!(standing, Some(Standing::Configured));
         let nobody = ProcessKey { pid: 1, start_ticks: u64::MAX };
-        let unseen = look(&plan(), "/home/ada", nobody, nobody);
+        let unseen = look(&plan(), "/home/ada", nobody, nobody, &|_| BTreeMap::new());
         assert_eq!(unseen.iter().map(|control| control.standing).collect::<Vec<_>>(), [Standing::NotHeld]);
     }
 }
