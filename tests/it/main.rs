@@ -16,6 +16,7 @@ mod daemon;
 mod faults;
 mod harness;
 mod live;
+mod review;
 mod runs;
 mod scan;
 mod secrets;

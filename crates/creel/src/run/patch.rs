@@ -43,6 +43,8 @@ pub(crate) fn lines(difference: &Difference, text: &Text, exact: bool) -> Vec<Ve
             lines.extend(hunks.iter().flat_map(|hunk| hunk_lines(hunk, exact)));
         }
         Text::Binary | Text::Large => {
+            // Without a line of that form git does not see that the next difference is another one.
+            lines.push(b"index 0000000..1111111".to_vec());
             lines.push(format!("Binary files {old_name} and {new_name} differ").into_bytes());
         }
         Text::Hunks(_) | Text::None => {}

@@ -53,6 +53,8 @@ impl<'a> Sealed<'a> {
         let mut exists = |path: &[u8]| self.exists(path);
         let rule = match self.seals.judge(root, &whole, &mut exists) {
             Judged::Sealed { kind: SealKind::GitConfig, .. } if self.passes_gate(difference) => None,
+            // In the cage too a sealed folder may be made, and nothing in it.
+            Judged::Sealed { kind: SealKind::Directory, .. } if makes_folder(difference) => None,
             Judged::Inside { rule } | Judged::Sealed { rule, .. } => Some(rule.to_owned()),
             Judged::Free => None,
         };
@@ -108,6 +110,10 @@ impl<'a> Sealed<'a> {
     }
 }
 
+fn makes_folder(difference: &Difference) -> bool {
+    difference.before.is_none() && difference.after.as_ref().is_some_and(|side| side.kind == Kind::Folder)
+}
+
 #[cfg(test)]
 mod tests {
     use creel_model::cage::WorkspaceMode;
@@ -138,7 +144,9 @@ mod tests {
         };
         for (path, kind, expected) in [
             (".git/hooks/pre-commit", "f", true),
-            ("deep/in/.git/hooks", "work", true),
+            ("deep/in/.git/hooks", "work", false),
+            ("deep/in/.git/hooks/folder", "work", true),
+            ("deep/in/.git/hooks", "f", true),
             (".GIT/Hooks/x", "f", true),
             (".g\u{200c}it/hooks/x", "f", true),
             (".git", "f", true),
