@@ -177,11 +177,10 @@ fn driver() {
 fn serve(broker: &mut Broker) {
     let ready: Vec<(usize, PollFlags)> = {
         let descriptors: Vec<_> = broker.descriptors().collect();
-        let mut polled: Vec<_> =
-            descriptors.iter().map(|descriptor| rustix::event::PollFd::new(descriptor, PollFlags::IN)).collect();
+        let mut polled: Vec<_> = descriptors.iter().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
         let wait = broker.timeout().unwrap_or(Duration::from_millis(20)).min(Duration::from_millis(20));
-        let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: wait.as_nanos().try_into().unwrap() };
-        rustix::event::poll(&mut polled, Some(&wait)).unwrap();
+        let wait = Timespec { tv_sec: 0, tv_nsec: wait.as_nanos().try_into().unwrap() };
+        poll(&mut polled, Some(&wait)).unwrap();
         polled.iter().map(|one| one.revents()).enumerate().filter(|(_, seen)| !seen.is_empty()).collect()
     };
     for (at, seen) in ready.into_iter().rev() {
