@@ -110,6 +110,7 @@ impl Broker {
         flags: OFlags,
         mode: u32,
     ) -> Result<Option<Outcome>, Errno> {
+        let path = path.strip_prefix(b"./").unwrap_or(path);
         if !plain(path) {
             return Ok(None);
         }
