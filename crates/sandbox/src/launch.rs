@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use creel_model::ProcessKey;
@@ -30,6 +31,7 @@ use crate::init;
 use crate::probe::{Outcome, ProbeSet, Probes, Sealed};
 use crate::review::Layer;
 use crate::root::layout::{self, What, lay_out, within};
+use crate::seal;
 use crate::setup::{Command, Ends, FromCage, Setup};
 use crate::sys::process::{self, Fork};
 use crate::terminal;
@@ -166,8 +168,31 @@ impl Launch {
         Ok(Prepared { agent: key(agent)?, cage, gate, controls })
     }
 
+    /// The plan, and the repository that the workspace is a worktree of: git works in a worktree only with both. It is
+    /// added where it says itself that it has this worktree, and where no line of the plan says something else about it.
+    fn with_repository(&self) -> (CagePlan, Option<String>) {
+        let mut plan = self.plan.clone();
+        match seal::common_folder(Path::new(&plan.workspace)) {
+            Ok(None) => {}
+            Ok(Some(common)) => {
+                let path = common.path.display().to_string();
+                let named = |rule: &&FileRule| Path::new(&path).starts_with(&rule.path);
+                let closest = plan.files.iter().filter(named).max_by_key(|rule| rule.path.len());
+                if let Some(rule) = closest {
+                    let line = format!("`{path}`: the workspace is its worktree, but `{}` is granted apart", rule.path);
+                    return (plan, Some(line));
+                }
+                let source = "the workspace is a worktree of this repository".to_owned();
+                plan.files.push(FileRule { path, access: FileAccess::Write, optional: false, initial: None, source });
+            }
+            Err(error) => return (plan, Some(format!("the workspace's repository: {error}"))),
+        }
+        (plan, None)
+    }
+
     fn setup(&self) -> Result<(Setup, Watched), LaunchError> {
-        let plan = &self.plan;
+        let (plan, without) = self.with_repository();
+        let plan = &plan;
         if plan.version != creel_model::cage::CAGE_PLAN_VERSION {
             return Err(LaunchError::Form(format!("plans of version {} are not understood", plan.version)));
         }
@@ -188,6 +213,7 @@ impl Launch {
             layout::add_folder(&mut layout, &hook.host, &hook.cage)
                 .map_err(|refused| LaunchError::Plan(refused.to_string()))?;
         }
+        layout.left_out.extend(without);
         let (probes, watched) = self.probes(&layout, &environment);
         let (terminal, own) = match terminal::of_caller() {
             Some((setup, own)) => (Some(setup), Some(own)),
@@ -195,7 +221,7 @@ impl Launch {
         };
         // Git runs what lies there in every repository of the account, and only the host knows where that is.
         let mut seals = plan.seals.clone();
-        seals.extend(crate::seal::hooks_seals(std::path::Path::new(&self.home))?);
+        seals.extend(seal::hooks_seals(Path::new(&self.home))?);
         let umask = rustix::process::umask(Mode::empty());
         rustix::process::umask(umask);
         let setup = Setup {
