@@ -184,17 +184,11 @@ impl Modes {
     /// What each rule's mode becomes; rules that the bundle switched off stay off unless named.
     #[must_use]
     pub fn of(&self, bundle: &Bundle) -> BTreeMap<String, RuleMode> {
-        let mut modes = BTreeMap::new();
-        for rule in bundle.rules() {
-            if let Some(mode) = self.rules.get(&rule.id) {
-                modes.insert(rule.id.clone(), *mode);
-            } else if let Some(mode) = self.all
-                && rule.mode != RuleMode::Off
-                && !(mode == RuleMode::Block && rule.mode == RuleMode::Audit)
-            {
-                modes.insert(rule.id.clone(), mode);
-            }
-        }
+        // `all` stays a ceiling instead of becoming each rule's own mode: a cage holds what the bundle says even while the
+        // hook only records, and only a mode that a person set for a rule by name loosens it there.
+        let known = bundle.rules().iter().filter_map(|rule| self.rules.get_key_value(&rule.id));
+        let mut modes: BTreeMap<String, RuleMode> = known.map(|(id, mode)| (id.clone(), *mode)).collect();
+        modes.extend(self.all.map(|mode| ("*".to_owned(), mode)));
         modes
     }
 }
