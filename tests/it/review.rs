@@ -1,6 +1,6 @@
 //! Runs whose writes wait for a person, and runs that say what they need: from `creel run` to the files on the disk.
 
-use creel_tests::{Account, Creel, Finished, Stage};
+use creel_tests::{Account, Creel, Deadline, Finished, Stage, until};
 use serde_json::Value;
 
 const WORKSPACE: &str = "/home/dana/site";
@@ -155,7 +155,7 @@ fn a_learning_run_proposes_a_profile_that_suffices() {
         caged(&stage, &["--profile", "strict", "--learn"], &format!("{script}; ! cat ~/.ssh/id_ed25519 2>/dev/null"));
     assert_eq!(learned.well().unwrap().stdout, "setting\n");
     let shown = creel(&stage, &["run", "learned"]).well().unwrap();
-    assert!(shown.stdout.contains("~/.toolrc"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("~/.toolrc") && shown.stdout.contains("cat"), "{}", shown.stdout);
     let text = creel(&stage, &["run", "learned", "--format", "toml"]).well().unwrap().stdout;
     assert!(text.contains("paths = [\"~/.cache/tool\"]") && !text.contains("id_ed25519"), "{text}");
     drop(daemon);
@@ -171,6 +171,29 @@ fn a_learning_run_proposes_a_profile_that_suffices() {
     let worked = caged(&stage, &["--profile", "tool"], &format!("{script}; ! cat ~/.ssh/id_ed25519 2>/dev/null"));
     assert_eq!(worked.well().unwrap().stdout, "setting\n");
     assert_eq!(stage.read("/home/dana/.cache/tool/db").unwrap(), "db\n");
+}
+
+#[test]
+fn what_a_killed_run_had_written_can_still_be_looked_at() {
+    let Some(stage) = Stage::open() else { return };
+    workspace(&stage);
+    let _daemon = Creel::user(&stage, Account::USER).unwrap();
+    let was = manifest(&stage);
+    let command = ["run", "--review", "--", "sh", "-euc", "echo half >half; echo written; sleep 600"];
+    let mut run = stage.run(Account::USER, "creel").arguments(command).folder(WORKSPACE).start().unwrap();
+    run.says("written", Deadline::seconds(60)).unwrap();
+    // It can be looked at while it goes on, and not be carried over.
+    let shown = creel(&stage, &["run", "diff", "--stat"]).well().unwrap();
+    assert!(shown.stdout.contains("half") && shown.stderr.contains("still goes on"), "{shown:?}");
+    assert_eq!(creel(&stage, &["run", "commit"]).code, Some(2));
+    run.kill().unwrap();
+    until("the cage ends", Deadline::seconds(60), || {
+        (creel(&stage, &["run", "diff", "--stat"]).stderr.is_empty()).then_some(())
+    })
+    .unwrap();
+    assert_eq!(manifest(&stage), was);
+    creel(&stage, &["run", "commit"]).well().unwrap();
+    assert_eq!(stage.read("/home/dana/site/half").unwrap(), "half\n");
 }
 
 /// The starter bundle in the checkout.

@@ -89,6 +89,8 @@ pub struct Broker {
     umask: Option<u32>,
     learn: bool,
     needed: BTreeSet<(&'static str, Vec<u8>)>,
+    /// In learning: the thread whose call is being carried out, and its folder.
+    learner: Option<(u32, Rc<OwnedFd>)>,
     /// For names of passing files.
     counter: u64,
 }
@@ -157,6 +159,7 @@ impl Broker {
             umask: None,
             learn: setup.learn,
             needed: BTreeSet::new(),
+            learner: None,
             counter: 0,
         })
     }
@@ -232,6 +235,9 @@ impl Broker {
                 return;
             }
         };
+        if self.learn {
+            self.learner = Some((notification.thread, Rc::clone(&folder)));
+        }
         let call = Call { listener: Rc::clone(listener), notification, folder };
         let mut done = self.carry_out(&call);
         if matches!(done, Err(Errno::SRCH)) && call.waits() {
@@ -307,25 +313,37 @@ impl Broker {
     /// something else when the kernel reads it.
     fn note_exec(&mut self, call: &Call, path: usize) -> Done {
         let mut text = call.path(path).unwrap_or_default();
+        let mut real = None;
         if text.is_empty() {
             text = b"(a descriptor)".to_vec();
-        } else if !self.is_program(call, &text, if path == 0 { libc::AT_FDCWD } else { call.int(0) }) {
-            // Shells try one folder after the other.
-            return Ok(Outcome::LetThrough);
+        } else {
+            real = self.program(call, &text, if path == 0 { libc::AT_FDCWD } else { call.int(0) });
+            if real.is_none() {
+                // Shells try one folder after the other.
+                return Ok(Outcome::LetThrough);
+            }
         }
         let mut event = event_of(CageEventKind::Exec);
         event.pid = call.notification.thread;
         event.call = "execve".to_owned();
         event.object = words(&text);
         self.events.push(event);
-        self.need("execute", &text);
+        if let Some(real) = real {
+            self.need("execute", &real);
+        }
         Ok(Outcome::LetThrough)
     }
 
-    fn is_program(&mut self, call: &Call, path: &[u8], base: i32) -> bool {
-        let Ok(place) = self.locate(call, base, path) else { return false };
+    /// The absolute path of a program that is there; its last part may be a link. As the caller wrote it unless learning,
+    /// where only that is asked for.
+    fn program(&mut self, call: &Call, path: &[u8], base: i32) -> Option<Vec<u8>> {
+        let place = self.locate(call, base, path).ok()?;
         let access = rustix::fs::Access::EXISTS;
-        rustix::fs::accessat(&place.folder, place.name.as_slice(), access, rustix::fs::AtFlags::empty()).is_ok()
+        rustix::fs::accessat(&place.folder, place.name.as_slice(), access, rustix::fs::AtFlags::empty()).ok()?;
+        if !self.learn {
+            return Some(path.to_vec());
+        }
+        self.real(&place.folder).ok().map(|parent| join(&parent, &place.name))
     }
 
     /// In learning: takes down that something was needed.
@@ -336,6 +354,12 @@ impl Broker {
         let mut event = event_of(CageEventKind::Needed);
         event.call = what.to_owned();
         event.object = words(path);
+        if let Some((thread, folder)) = &self.learner {
+            event.pid = *thread;
+            if let Ok(program) = rustix::fs::readlinkat(&**folder, c"exe", Vec::new()) {
+                event.program = words(program.as_bytes());
+            }
+        }
         self.events.push(event);
     }
 

@@ -107,11 +107,30 @@ pub(crate) fn lay_out(plan: &CagePlan, home: &str) -> Result<Layout, Refused> {
     if plan.mode == WorkspaceMode::Review {
         let found = resolve(&plan.workspace)
             .map_err(|why| Refused::Line { path: plan.workspace.clone(), why: why.to_string() })?;
+        take_into_layer(&mut layout.pieces, &found.path)?;
         layout.pieces.push(Piece { at: found.path, what: What::Layer });
     }
     hollow(&mut layout.pieces);
     order(&mut layout.pieces);
     Ok(layout)
+}
+
+/// In review, grants of writing inside the workspace are the layer's: bound from the host they would be written at once.
+///
+/// # Errors
+/// Where something less stands between, so that the layer does not reach there.
+fn take_into_layer(pieces: &mut Vec<Piece>, workspace: &str) -> Result<(), Refused> {
+    let inside = |piece: &Piece| piece.at != workspace && within(&piece.at, workspace);
+    let writes = |piece: &Piece| matches!(piece.what, What::Host { access: FileAccess::Write, .. });
+    for piece in pieces.iter().filter(|piece| inside(piece) && writes(piece)) {
+        let above = pieces.iter().filter(|other| inside(other) && other.at != piece.at && within(&piece.at, &other.at));
+        if above.max_by_key(|other| other.at.len()).is_some_and(|above| !writes(above)) {
+            let why = "in review it cannot be written: a line above it grants less".to_owned();
+            return Err(Refused::Line { path: piece.at.clone(), why });
+        }
+    }
+    pieces.retain(|piece| !(inside(piece) && writes(piece)));
+    Ok(())
 }
 
 /// A refusal with a grant below it becomes an empty folder in which that grant stands.
@@ -244,6 +263,23 @@ mod tests {
             vec![piece("/tmp", What::Scratch(0o1777)), host("/tmp", FileAccess::Write), host("/tmp", FileAccess::Read)];
         order(&mut pieces);
         assert_eq!(pieces, [host("/tmp", FileAccess::Read)]);
+    }
+
+    #[test]
+    fn in_review_nothing_inside_the_workspace_is_written_past_the_layer() {
+        let mut pieces = vec![
+            host("/w", FileAccess::Write),
+            host("/w/target", FileAccess::Write),
+            host("/w/data", FileAccess::Read),
+            host("/work", FileAccess::Write),
+        ];
+        take_into_layer(&mut pieces, "/w").unwrap();
+        let left = [host("/w", FileAccess::Write), host("/w/data", FileAccess::Read), host("/work", FileAccess::Write)];
+        assert_eq!(pieces, left);
+        for above in [piece("/w/data", What::Denied), host("/w/data", FileAccess::Read)] {
+            let mut pieces = vec![host("/w", FileAccess::Write), above, host("/w/data/out", FileAccess::Write)];
+            assert!(take_into_layer(&mut pieces, "/w").is_err());
+        }
     }
 
     #[test]
