@@ -131,6 +131,12 @@ impl Broker {
         })
     }
 
+    /// The path of the writable part that `path` lies in; the whole file system where there is none.
+    pub(super) fn root_path(&self, path: &[u8]) -> &[u8] {
+        let root = self.root_of(path).and_then(|root| self.roots.get(root));
+        root.map(|root| root.as_os_str().as_bytes()).unwrap_or_default()
+    }
+
     fn remember(&mut self, folder: &[u8], parent: Parent) {
         let entry = (folder.to_vec(), parent);
         if self.parents.known.len() < MOST_PARENTS {

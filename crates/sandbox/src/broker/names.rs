@@ -189,7 +189,7 @@ impl Broker {
         if self.judge(parent, name) == Verdict::Private {
             return Vec::new();
         }
-        self.seals.leads(path, &mut exists)
+        self.seals.leads(self.root_path(path), path, &mut exists)
     }
 
     pub(super) fn rename(&mut self, call: &Call, old: (i32, usize), new: (i32, usize), flags: u32) -> Done {
@@ -267,7 +267,7 @@ impl Broker {
                 }
             }
         }
-        if SealSet::unpacks(from, to) {
+        if SealSet::unpacks(self.root_path(from), from, to) {
             let mut budget = MOST_LOOKED_AT;
             self.unpacked(call, object, to, &mut budget)?;
         }

@@ -62,7 +62,7 @@ impl<'a> Sealed<'a> {
         if rule.is_some() || (folder(&difference.before) && folder(&difference.after)) {
             return rule;
         }
-        self.seals.leads(&whole, &mut exists).into_iter().next().map(|lead| lead.rule)
+        self.seals.leads(root, &whole, &mut exists).into_iter().next().map(|lead| lead.rule)
     }
 
     /// Whether something stands at an absolute path in the layer or, below it, in the workspace.

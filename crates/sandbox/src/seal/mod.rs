@@ -157,7 +157,7 @@ impl SealSet {
 
     /// Whether a name may be sealed somewhere; `false` is certain, but for single paths.
     pub(crate) fn may(&self, path: &[u8], name: &[u8]) -> bool {
-        self.first.may(name) || self.exact.iter().any(|exact| exact.path == path)
+        self.first.may(name) || self.exact.iter().any(|exact| exact.is(path))
     }
 
     /// Whether git would take the folder for a repository or a part of one.
@@ -181,8 +181,8 @@ impl SealSet {
                 if let Some((kind, rule)) = self.names(prefix, name, last, packages, exists) {
                     return if last { Judged::Sealed { kind, rule } } else { Judged::Inside { rule } };
                 }
+                packages = packages || name == PACKAGES;
             }
-            packages = packages || name == PACKAGES;
         }
         Judged::Free
     }
@@ -197,7 +197,7 @@ impl SealSet {
         exists: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Option<(SealKind, &str)> {
         let counts = |kind: SealKind| last || kind == SealKind::Directory;
-        if let Some(exact) = self.exact.iter().find(|exact| counts(exact.kind) && exact.path == prefix) {
+        if let Some(exact) = self.exact.iter().find(|exact| counts(exact.kind) && exact.is(prefix)) {
             return Some((exact.kind, &exact.rule));
         }
         if !self.first.may(name) {
@@ -216,8 +216,9 @@ impl SealSet {
         Some((pattern.kind, &pattern.rule))
     }
 
-    /// What would become sealed below `path`, if a directory (or a link to one) came there.
-    pub fn leads(&self, path: &[u8], exists: &mut dyn FnMut(&[u8]) -> bool) -> Vec<Lead> {
+    /// What would become sealed below `path`, if a directory (or a link to one) came there; `root` as for
+    /// [`SealSet::judge`].
+    pub fn leads(&self, root: &[u8], path: &[u8], exists: &mut dyn FnMut(&[u8]) -> bool) -> Vec<Lead> {
         let mut leads = Vec::new();
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let folded = fold(name);
@@ -236,7 +237,7 @@ impl SealSet {
         if folded.as_ref() == b"info" && repository::is(above(path), exists) {
             leads.push(Lead { rest: vec![b"attributes".to_vec()], kind: SealKind::File, rule: self.git_rule.clone() });
         }
-        if !packaged(path) {
+        if !packaged(root, path) {
             for pattern in &self.patterns {
                 for (length, _) in pattern.components.iter().enumerate().skip(1) {
                     let (Some(head), Some(rest)) = (pattern.components.get(..length), pattern.components.get(length..))
@@ -252,10 +253,16 @@ impl SealSet {
         leads
     }
 
-    /// Whether moving a directory from one path to the other puts it in reach of the plan's seals.
-    pub(crate) fn unpacks(from: &[u8], to: &[u8]) -> bool {
-        let inside = |path: &[u8]| packaged(path) || path.rsplit(|byte| *byte == b'/').next() == Some(PACKAGES);
+    /// Whether moving a directory from one path to the other, both below `root`, puts it in reach of the plan's seals.
+    pub(crate) fn unpacks(root: &[u8], from: &[u8], to: &[u8]) -> bool {
+        let inside = |path: &[u8]| packaged(root, path) || path.rsplit(|byte| *byte == b'/').next() == Some(PACKAGES);
         inside(from) && !inside(to)
+    }
+}
+
+impl Exact {
+    fn is(&self, path: &[u8]) -> bool {
+        self.path.eq_ignore_ascii_case(path)
     }
 }
 
@@ -297,9 +304,9 @@ fn git_name(path: &[u8], folded: &[u8], exists: &mut dyn FnMut(&[u8]) -> bool) -
     repository::is(folder, exists).then_some(*kind)
 }
 
-/// Whether one of the components above the last is [`PACKAGES`].
-fn packaged(path: &[u8]) -> bool {
-    above(path).split(|byte| *byte == b'/').any(|name| name == PACKAGES)
+/// Whether one of the components between the root and the last is [`PACKAGES`].
+fn packaged(root: &[u8], path: &[u8]) -> bool {
+    above(path).strip_prefix(root).unwrap_or_default().split(|byte| *byte == b'/').any(|name| name == PACKAGES)
 }
 
 /// The path without its last component; empty for what lies in the root.

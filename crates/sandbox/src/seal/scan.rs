@@ -149,7 +149,8 @@ impl Scan<'_> {
         let repository = (listing.objects && listing.refs)
             || listing.common
             || super::name::fold(path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()).as_ref() == b".git";
-        let packages = path.split(|byte| *byte == b'/').any(|name| name == PACKAGES);
+        let below = path.strip_prefix(root).unwrap_or_default();
+        let packages = below.split(|byte| *byte == b'/').any(|name| name == PACKAGES);
         let mut sealed: Vec<&CStr> = Vec::new();
         for (name, kind) in &listing.candidates {
             let inside = join(path, name.to_bytes());

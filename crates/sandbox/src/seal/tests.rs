@@ -75,6 +75,8 @@ fn a_granted_folder_is_never_sealed_by_its_own_name() {
     assert_eq!(verdict("/h/.vscode/w", "/h/.vscode/w/a", &[]), '-');
     assert_eq!(verdict("/h/.vscode", "/h/.vscode/a", &[]), '-');
     assert_eq!(verdict("/h/r/.git", "/h/r/.git/hooks/x", &[]), 'd');
+    // And a workspace among packages is a workspace.
+    assert_eq!(verdict("/h/node_modules/p", "/h/node_modules/p/.vscode/x", &[]), 'd');
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn a_folder_with_objects_and_refs_is_a_repository_whatever_its_name() {
 #[test]
 fn a_name_that_leads_to_a_sealed_one_is_known() {
     let rests = |path: &str| -> Vec<String> {
-        let leads = set().leads(path.as_bytes(), &mut |_| false);
+        let leads = set().leads(b"/w", path.as_bytes(), &mut |_| false);
         leads
             .iter()
             .map(|lead| lead.rest.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join("/"))
@@ -99,9 +101,9 @@ fn a_name_that_leads_to_a_sealed_one_is_known() {
     assert!(rests("/w/.git").contains(&"info/attributes".to_owned()));
     assert!(rests("/w/a").is_empty());
     assert!(rests("/w/node_modules/p/.github").is_empty());
-    assert!(SealSet::unpacks(b"/w/node_modules/p", b"/w/p"));
-    assert!(SealSet::unpacks(b"/w/node_modules", b"/w/p"));
-    assert!(!SealSet::unpacks(b"/w/node_modules/p", b"/w/node_modules/q"));
+    assert!(SealSet::unpacks(b"/w", b"/w/node_modules/p", b"/w/p"));
+    assert!(SealSet::unpacks(b"/w", b"/w/node_modules", b"/w/p"));
+    assert!(!SealSet::unpacks(b"/w", b"/w/node_modules/p", b"/w/node_modules/q"));
 }
 
 #[test]
