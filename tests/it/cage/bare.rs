@@ -14,8 +14,8 @@ use super::{VARIABLES, WORKSPACE};
 const CASES: &[&str] = &[
     "F1", "F2", "F5", "F6", "F7", "F8", "F9", "F10", "F11", "F13", "F14", "F15", "F16", "F20", "F21", "F22", "F23",
     "F24", "F25", "F26", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "P13", "P17",
-    "P18", "P19", "P20", "P21", "P23", "P25", "U1", "U2", "U3", "U4", "U5", "U6", "U7", "U8", "U9", "U10", "U11",
-    "S1", "N13",
+    "P18", "P19", "P20", "P21", "P23", "P25", "U1", "U2", "U3", "U4", "U5", "U6", "U7", "U8", "U9", "U10", "U11", "S1",
+    "N13",
 ];
 
 /// Attempts that a machine holds by itself: case, words of the attempt, why. In a cage they are tried all the same.

@@ -52,7 +52,7 @@ fn set(stage: &Stage) -> Creel<'_> {
 }
 
 /// A run whose command waits, and the processes that it consists of: supervisor first.
-fn waiting<'stage>(stage: &'stage Stage, before: &Before) -> (Running, Vec<u32>) {
+fn waiting(stage: &Stage, before: &Before) -> (Running, Vec<u32>) {
     let mut running = caged(stage, WORKSPACE, &[], &["sh", "-c", "echo inside; exec sleep 3600"]).start().unwrap();
     running.says("inside", Deadline::seconds(60)).unwrap();
     let parts = until("the run's processes", Deadline::seconds(30), || {
