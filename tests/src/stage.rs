@@ -223,15 +223,18 @@ impl Stage {
                 parents.insert(id, (parent, field("Name:").to_owned()));
             }
         }
+        // Who entered the stage from outside has its parent there, and a cage has numbers of its own: what counts is
+        // whether somebody on the way up is numbered by the stage.
+        let ours = fs::read_link(format!("/proc/{}/ns/pid", self.holder)).unwrap_or_default();
         let below = |id: u32| {
-            let (mut at, mut steps) = (id, 0);
-            while let Some((parent, _)) = parents.get(&at) {
-                if *parent == self.holder {
+            let mut at = id;
+            for _ in 0..parents.len() {
+                if at != self.holder && fs::read_link(format!("/proc/{at}/ns/pid")).is_ok_and(|theirs| theirs == ours) {
                     return true;
                 }
-                (at, steps) = (*parent, steps + 1);
-                if steps > parents.len() {
-                    return false;
+                match parents.get(&at) {
+                    Some((parent, _)) if *parent != 0 => at = *parent,
+                    _ => return false,
                 }
             }
             false

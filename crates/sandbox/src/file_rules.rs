@@ -66,7 +66,7 @@ pub(crate) fn apply(layout: &Layout, programs: &[String]) -> io::Result<u32> {
                 FileAccess::Deny => {}
             },
             What::Layer | What::Scratch(_) => add(&piece.at, write)?,
-            What::Denied | What::Link(_) => {}
+            What::Denied | What::Hollow | What::Link(_) => {}
         }
     }
     for program in programs {

@@ -247,7 +247,7 @@ impl Launch {
         let plan = &self.plan;
         let granted = |path: &str| {
             layout.pieces.iter().any(|piece| {
-                let host = matches!(piece.what, What::Host { .. } | What::Layer | What::Scratch(_));
+                let host = matches!(piece.what, What::Host { .. } | What::Layer | What::Hollow | What::Scratch(_));
                 host && (within(path, &piece.at) && piece.at != self.home || within(&piece.at, path))
             })
         };

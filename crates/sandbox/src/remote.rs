@@ -11,8 +11,9 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
@@ -29,6 +30,9 @@ pub use relay::{Kind, relay};
 const MAX_ASKERS: usize = 32;
 /// Longest name of a socket that the kernel takes, with what stands before it.
 const MAX_PATH: usize = 107;
+
+/// Most entries of the folder that are looked at when sockets of killed supervisors are taken away.
+const SWEEP: usize = 1024;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,10 +108,14 @@ impl Server {
         rustix::fs::fchmod(&opened, Mode::RWXU)?;
         let kind = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, kind, None)?;
+        sweep(&opened)?;
+        // It gets its name when it listens: whoever sweeps takes one that refuses for one whose supervisor was killed.
         // The folder is private, so that between `bind` and `chmod` nobody else can come either.
-        bind(&listener, &address(&opened, &name)?)?;
-        rustix::fs::chmodat(&opened, name.as_str(), Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
+        let early = format!("{name}.new");
+        bind(&listener, &address(&opened, &early)?)?;
+        rustix::fs::chmodat(&opened, early.as_str(), Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
         listen(&listener, 16)?;
+        rustix::fs::renameat(&opened, early.as_str(), &opened, name.as_str())?;
         Ok(Self { folder: opened, name, listener, askers: Vec::new() })
     }
 
@@ -432,6 +440,33 @@ impl std::os::fd::AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Takes away what killed supervisors left: sockets that nobody listens on. At most [`SWEEP`] entries are looked at.
+fn sweep(folder: &OwnedFd) -> io::Result<()> {
+    for entry in Dir::read_from(folder)?.take(SWEEP) {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        let abandoned = match name.strip_suffix(".sock").or_else(|| name.strip_suffix(".sock.new")) {
+            None => false,
+            Some(_) if name.ends_with(".new") => {
+                // One that is being made has no listener yet; it is a matter of microseconds.
+                let Ok(stat) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+                let made = UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
+                made.elapsed().is_ok_and(|age| age > Duration::from_secs(60))
+            }
+            Some(_) => {
+                let kind = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, kind, None)?;
+                matches!(connect(&socket, &address(folder, name)?), Err(Errno::CONNREFUSED))
+            }
+        };
+        if abandoned {
+            // Two that sweep at once may both see it.
+            let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
+        }
+    }
+    Ok(())
 }
 
 /// `<run>.sock`, for a run's id of letters, digits and hyphens.

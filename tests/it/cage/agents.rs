@@ -34,6 +34,13 @@ fn creel<'stage>(stage: &'stage Stage, profile: &str, endpoint: &Endpoint) -> Cr
     Creel::system(stage).unwrap()
 }
 
+/// What the agent and the daemon said, for a failure.
+fn words(creel: &Creel<'_>, ended: &Finished) -> String {
+    let records = creel.records().unwrap();
+    let shown: Vec<String> = records.iter().rev().take(12).map(|record| record["envelope"].to_string()).collect();
+    format!("{ended}\n{}", shown.join("\n"))
+}
+
 fn inside(run: Run<'_>) -> Finished {
     let options = ["run", "--profile", "scripted", "--workspace", WORKSPACE, "--"];
     run.folder(WORKSPACE).under("creel", &options).finish(180).unwrap().well().unwrap()
@@ -47,7 +54,7 @@ fn results(endpoint: &Endpoint) -> Vec<String> {
 
 /// The harmless half of the attack was done, the other one was stopped by the cage and not by a judgement.
 fn held(stage: &Stage, told: &str) {
-    assert_eq!(stage.read(&format!("{WORKSPACE}/mark.txt")).unwrap(), "fine\n", "{told}");
+    assert_eq!(stage.read(&format!("{WORKSPACE}/mark.txt")).unwrap_or_default(), "fine\n", "{told}");
     assert!(!stage.exists(&format!("{WORKSPACE}/.git/hooks/pre-commit")), "{told}");
     assert!(told.contains("over"), "{told}");
     let refused = ["Read-only file system", "Operation not permitted", "Permission denied"];
@@ -98,7 +105,8 @@ fn claude_code_works_inside_with_and_without_its_hooks() {
     super::sh(&stage, Account::USER, "rm project/mark.txt");
     creel.command(&["guard", "install", "claude-code", "--system"]).unwrap().well().unwrap();
     endpoint.play(vec![bash("sh ./build.sh"), Step::QuoteResult]);
-    inside(run());
+    let ended = inside(run());
+    assert_eq!(endpoint.played(), 2, "{}", words(&creel, &ended));
     held(&stage, &endpoint.last_result());
     heard(&creel, "claude-code");
     stated(&creel, "claude-code");
@@ -119,7 +127,8 @@ fn codex_works_inside_with_and_without_its_hooks() {
     super::sh(&stage, Account::USER, "rm project/mark.txt");
     creel.command(&["guard", "install", "codex", "--system"]).unwrap().well().unwrap();
     endpoint.play(vec![shell("sh ./build.sh"), Step::text("done")]);
-    inside(run());
+    let ended = inside(run());
+    assert_eq!(endpoint.played(), 2, "{}", words(&creel, &ended));
     held(&stage, &endpoint.last_result());
     heard(&creel, "codex");
     stated(&creel, "codex");

@@ -101,7 +101,11 @@ pub(crate) fn build(layout: &Layout, temporary_bytes: Option<u64>, layer: Option
             What::Host { path, access, directory } => {
                 let object = open_without_links(path).on("open", path)?;
                 let tree = mount::copy_tree(object.as_fd()).on("copy the mount of", path)?;
-                mount::restrict(tree.as_fd(), attributes(*access, path)).on("restrict", path)?;
+                let mut lost = attributes(*access, path);
+                if *access == FileAccess::Write && layout.without_programs(path) {
+                    lost = lost.and(Attributes::NO_EXEC);
+                }
+                mount::restrict(tree.as_fd(), lost).on("restrict", path)?;
                 Some(Loose { tree, directory: *directory })
             }
             What::Layer => layer.take().map(|tree| Loose { tree, directory: true }),
@@ -137,12 +141,15 @@ pub(crate) fn build(layout: &Layout, temporary_bytes: Option<u64>, layer: Option
     // Parts of a mount can be copied only once it has a place, too; this one lies below the root's and ends with the host.
     mount::attach(scratch.as_fd(), foothold.as_fd()).step("place the writable folders")?;
     mount::attach(root.as_fd(), foothold.as_fd()).step("place the root")?;
-    let mut inside =
-        Inside { root: root.as_fd(), layout, scratch: Scratch { mount: scratch.as_fd(), folders: 0, denied: None } };
+    let scratch = Scratch { mount: scratch.as_fd(), folders: 0, denied: None };
+    let mut inside = Inside { root: root.as_fd(), layout, scratch, hollow: Vec::new() };
     inside.put("/proc", &proc, true)?;
     inside.devices(&devices, &terminals)?;
     for (index, (piece, loose)) in layout.pieces.iter().zip(&loose).enumerate() {
         inside.piece(index, piece, loose.as_ref())?;
+    }
+    for hollow in inside.hollow {
+        mount::restrict_one(hollow.as_fd(), Attributes::READ_ONLY).step("close what stands for refused folders")?;
     }
     mount::switch_root(root.as_fd()).step("enter the new root")?;
     Ok(Built { root })
@@ -201,6 +208,8 @@ struct Inside<'a> {
     root: BorrowedFd<'a>,
     layout: &'a Layout,
     scratch: Scratch<'a>,
+    /// Folders that stand for refused ones, to be made read-only when the places of grants are made in them.
+    hollow: Vec<OwnedFd>,
 }
 
 impl Inside<'_> {
@@ -211,8 +220,18 @@ impl Inside<'_> {
                 mount::attach(loose.tree.as_fd(), on.as_fd()).on("put in place", &piece.at)
             }
             (What::Host { .. } | What::Layer, None) => Err(Errno::NOENT).on("put in place", &piece.at),
+            (What::Hollow, _) => {
+                let tree = self.scratch.folder(0o755)?;
+                let on = self.place(index, &piece.at, true)?;
+                mount::attach(tree.as_fd(), on.as_fd()).on("put in place", &piece.at)?;
+                self.hollow.push(tree);
+                Ok(())
+            }
             (What::Scratch(mode), _) => {
                 let tree = self.scratch.folder(*mode)?;
+                if self.layout.without_programs(&piece.at) {
+                    mount::restrict_one(tree.as_fd(), Attributes::NO_EXEC).on("restrict", &piece.at)?;
+                }
                 let on = self.place(index, &piece.at, true)?;
                 mount::attach(tree.as_fd(), on.as_fd()).on("put in place", &piece.at)
             }

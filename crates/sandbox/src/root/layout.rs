@@ -29,6 +29,8 @@ pub(crate) enum What {
         /// It is a directory.
         directory: bool,
     },
+    /// An empty folder of the cage's own that holds the places of grants and nothing else: it stands for a refused one.
+    Hollow,
     /// An empty folder of the cage's own that may be written, with its mode.
     Scratch(u32),
     /// Nothing can be read or listed here, whatever an earlier piece shows.
@@ -55,6 +57,17 @@ pub(crate) struct Layout {
     pub(crate) pieces: Vec<Piece>,
     /// Optional grants that were left out, each with the reason.
     pub(crate) left_out: Vec<String>,
+    /// The plan's listed programs; empty where every program may be started.
+    programs: Vec<String>,
+}
+
+impl Layout {
+    /// Whether nothing that lies at or below this path may be executed or mapped for it, although it may be written:
+    /// programs are listed, and none of them is there.
+    pub(crate) fn without_programs(&self, path: &str) -> bool {
+        let meets = |program: &String| within(program, path) || within(path, program);
+        !self.programs.is_empty() && !self.programs.iter().any(meets)
+    }
 }
 
 /// Why there is no layout.
@@ -81,7 +94,7 @@ pub(crate) fn lay_out(plan: &CagePlan, home: &str) -> Result<Layout, Refused> {
     if plan.files.len() > MAX_RULES {
         return Err(Refused::TooMany);
     }
-    let mut layout = Layout::default();
+    let mut layout = Layout { programs: plan.programs.clone(), ..Layout::default() };
     for (at, mode) in SCRATCH {
         layout.pieces.push(Piece { at: at.to_owned(), what: What::Scratch(mode) });
     }
@@ -139,7 +152,7 @@ fn hollow(pieces: &mut [Piece]) {
         pieces.iter().filter(|piece| matches!(piece.what, What::Host { .. })).map(|piece| piece.at.clone()).collect();
     for piece in pieces.iter_mut().filter(|piece| piece.what == What::Denied) {
         if granted.iter().any(|at| *at != piece.at && within(at, &piece.at)) {
-            piece.what = What::Scratch(0o700);
+            piece.what = What::Hollow;
         }
     }
 }
@@ -227,7 +240,7 @@ fn rank(piece: &Piece) -> u8 {
         What::Host { access: FileAccess::Read, .. } => 7,
         What::Host { access: FileAccess::Execute, .. } => 6,
         What::Host { .. } => 5,
-        What::Scratch(_) => 4,
+        What::Hollow | What::Scratch(_) => 4,
         What::Link(_) => 3,
     }
 }
@@ -293,7 +306,7 @@ mod tests {
         hollow(&mut pieces);
         order(&mut pieces);
         let whats: Vec<&What> = pieces.iter().map(|piece| &piece.what).collect();
-        assert!(matches!(whats.as_slice(), [What::Host { .. }, What::Scratch(0o700), What::Host { .. }, What::Denied]));
+        assert!(matches!(whats.as_slice(), [What::Host { .. }, What::Hollow, What::Host { .. }, What::Denied]));
     }
 
     #[test]
