@@ -99,6 +99,7 @@ fn claude_code_works_inside_with_and_without_its_hooks() {
     let endpoint = Endpoint::start(vec![bash("sh ./build.sh"), Step::QuoteResult]).unwrap();
     let creel = creel(&stage, "claude-code", &endpoint);
     let run = || claude(&stage, Account::USER, &endpoint, "build it").unwrap();
+    stage.make_folder(Account::USER, "/home/dana/.claude").unwrap();
     inside(run());
     held(&stage, &results(&endpoint)[0]);
 
@@ -111,7 +112,9 @@ fn claude_code_works_inside_with_and_without_its_hooks() {
     heard(&creel, "claude-code");
     stated(&creel, "claude-code");
     // The person keeps what the agent keeps between its runs.
-    assert!(stage.exists("/home/dana/.claude.json") && stage.exists("/home/dana/.claude/projects"));
+    let kept =
+        super::sh(&stage, Account::USER, "ls -d .claude.json .claude/projects; grep -c numStartups .claude.json");
+    assert!(kept.stdout.contains(".claude/projects"), "{kept}");
 }
 
 #[test]
