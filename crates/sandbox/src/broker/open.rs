@@ -37,7 +37,7 @@ impl Broker {
         if creates && flags.contains(OFlags::DIRECTORY) {
             return Err(Errno::INVAL);
         }
-        if creates && let Some(done) = self.create_at_once(call, base, &path, flags, mode)? {
+        if let Some(done) = self.open_at_once(call, base, &path, flags, mode)? {
             return Ok(done);
         }
         let mut place = self.locate(call, base, &path)?;
@@ -100,9 +100,9 @@ impl Broker {
         .is_ok()
     }
 
-    /// The short way for the most frequent call: a path of plain names, without links, to a file that does not exist and
-    /// is not sealed. `None`: it is not that, and the long way must be gone.
-    fn create_at_once(
+    /// The short way for the most frequent calls: a path of plain names, without links, to a file that is not sealed.
+    /// `None`: it is not that, and the long way must be gone.
+    fn open_at_once(
         &mut self,
         call: &Call,
         base: i32,
@@ -127,23 +127,33 @@ impl Broker {
         if self.judge(parent, name).rule().is_some() || completes_repository(name) {
             return Ok(None);
         }
-        self.take_umask(call)?;
-        let create = flags | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
         // With these, the kernel comes to the very path that was judged, or nowhere.
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let mode = Mode::from_raw_mode(mode & 0o7777);
-        let made = match &base {
-            Some(base) => rustix::fs::openat2(base, path, create, mode, resolve),
-            None => rustix::fs::openat2(CWD, path, create, mode, resolve),
+        let open = |flags, mode| match &base {
+            Some(base) => rustix::fs::openat2(base, path, flags, mode, resolve),
+            None => rustix::fs::openat2(CWD, path, flags, mode, resolve),
         };
-        match made {
-            Ok(descriptor) => {
-                self.need("write", &real);
-                Ok(Some(descriptor_for(descriptor, flags)))
+        if flags.contains(OFlags::CREATE) {
+            self.take_umask(call)?;
+            let create = flags | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+            match open(create, Mode::from_raw_mode(mode & 0o7777)) {
+                Ok(descriptor) => {
+                    self.need("write", &real);
+                    return Ok(Some(descriptor_for(descriptor, flags)));
+                }
+                Err(Errno::EXIST) if flags.contains(OFlags::EXCL) => return Err(Errno::EXIST),
+                Err(Errno::EXIST) => {}
+                Err(_) => return Ok(None),
             }
-            Err(Errno::EXIST) if flags.contains(OFlags::EXCL) => Err(Errno::EXIST),
-            Err(_) => Ok(None),
         }
+        let Ok(object) = open(OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) else {
+            return Ok(None);
+        };
+        let about = rustix::fs::fstat(&object)?;
+        if FileType::from_raw_mode(about.st_mode) == FileType::Symlink {
+            return Ok(None);
+        }
+        self.open_object(call, object, &about, flags, parent, name).map(Some)
     }
 
     /// Creates a file that does not exist.

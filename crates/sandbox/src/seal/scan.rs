@@ -28,6 +28,38 @@ const MOST_FOUND: usize = 8192;
 /// Largest configuration that is read, in bytes.
 const CONFIG_BYTES: u64 = 262_144;
 
+/// The hooks that git runs.
+const HOOKS: [&str; 28] = [
+    "applypatch-msg",
+    "commit-msg",
+    "fsmonitor-watchman",
+    "p4-changelist",
+    "p4-post-changelist",
+    "p4-pre-submit",
+    "p4-prepare-changelist",
+    "post-applypatch",
+    "post-checkout",
+    "post-commit",
+    "post-index-change",
+    "post-merge",
+    "post-receive",
+    "post-rewrite",
+    "post-update",
+    "pre-applypatch",
+    "pre-auto-gc",
+    "pre-commit",
+    "pre-merge-commit",
+    "pre-push",
+    "pre-rebase",
+    "pre-receive",
+    "prepare-commit-msg",
+    "proc-receive",
+    "push-to-checkout",
+    "reference-transaction",
+    "sendemail-validate",
+    "update",
+];
+
 /// A writable part of the cage that lives on the host.
 #[derive(Debug)]
 pub struct Root<'a> {
@@ -335,8 +367,16 @@ impl Scan<'_> {
     fn seal_path(&mut self, path: &Path, kind: SealKind) {
         let rule = self.set.git_rule().to_owned();
         for path in super::normal(path).into_iter().chain(fs::canonicalize(path)) {
-            if self.roots.iter().any(|root| path.starts_with(root) && path != *root) {
+            if !self.roots.iter().any(|root| path.starts_with(root)) {
+                continue;
+            }
+            if !self.roots.iter().any(|root| path == *root) {
                 self.set.add_path(path.as_os_str().as_bytes(), kind, &rule);
+            } else if kind == SealKind::Directory {
+                // Hooks right in a writable part, which cannot be sealed as a whole: the names that git knows.
+                for hook in HOOKS {
+                    self.set.add_path(path.join(hook).as_os_str().as_bytes(), SealKind::File, &rule);
+                }
             }
         }
     }
