@@ -112,9 +112,8 @@ fn claude_code_works_inside_with_and_without_its_hooks() {
     heard(&creel, "claude-code");
     stated(&creel, "claude-code");
     // The person keeps what the agent keeps between its runs.
-    let kept =
-        super::sh(&stage, Account::USER, "ls -d .claude.json .claude/projects; grep -c numStartups .claude.json");
-    assert!(kept.stdout.contains(".claude/projects"), "{kept}");
+    let kept = super::sh(&stage, Account::USER, "ls -d .claude/projects; cat .claude.json");
+    assert!(kept.stdout.lines().count() > 5, "it is as it was begun: {kept}");
 }
 
 #[test]

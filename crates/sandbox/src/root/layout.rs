@@ -6,7 +6,10 @@
 
 use creel_model::cage::{CagePlan, FileAccess, FileRule, WorkspaceMode};
 
-use super::resolve::{Unresolved, components, resolve};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::resolve::{Unresolved, components, open_without_links, resolve};
 
 /// Folders of the cage that hold nothing of the host and may be written: their path and their mode.
 const SCRATCH: [(&str, u32); 3] = [("/dev/shm", 0o1777), ("/tmp", 0o1777), ("/var/tmp", 0o1777)];
@@ -183,7 +186,12 @@ fn add(layout: &mut Layout, rule: &FileRule) -> Result<(), Refused> {
         layout.pieces.push(Piece { at: rule.path.clone(), what: What::Denied });
         return Ok(());
     }
-    match resolve(&rule.path) {
+    let mut resolved = resolve(&rule.path);
+    if let (Err(Unresolved::Missing), Some(text)) = (&resolved, &rule.initial) {
+        begin(&rule.path, text).map_err(|errno| refused(format!("it cannot be begun: {errno}")))?;
+        resolved = resolve(&rule.path);
+    }
+    match resolved {
         Ok(found) => {
             let directory = found.is_directory();
             for (at, text) in found.links {
@@ -200,6 +208,30 @@ fn add(layout: &mut Layout, rule: &FileRule) -> Result<(), Refused> {
             Ok(())
         }
         Err(why) => Err(refused(why.to_string())),
+    }
+}
+
+/// Makes a granted file that is not there yet, for this account only. Without its folder it stays away; whoever makes
+/// it at the same moment is as good.
+fn begin(path: &str, text: &str) -> Result<(), Errno> {
+    let Some((parent, name)) = path.rsplit_once('/') else { return Ok(()) };
+    let folder = match open_without_links(if parent.is_empty() { "/" } else { parent }) {
+        Ok(folder) => folder,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(&folder, name, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => {
+            let mut rest = text.as_bytes();
+            while !rest.is_empty() {
+                let written = rustix::io::write(&file, rest)?;
+                rest = rest.get(written..).unwrap_or_default();
+            }
+            Ok(())
+        }
+        Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -307,6 +339,31 @@ mod tests {
         order(&mut pieces);
         let whats: Vec<&What> = pieces.iter().map(|piece| &piece.what).collect();
         assert!(matches!(whats.as_slice(), [What::Host { .. }, What::Hollow, What::Host { .. }, What::Denied]));
+    }
+
+    #[test]
+    fn a_granted_file_that_is_missing_is_begun_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let rule = FileRule {
+            path: path.to_str().unwrap().to_owned(),
+            access: FileAccess::Write,
+            optional: true,
+            source: String::new(),
+            initial: Some("{}\n".to_owned()),
+        };
+        for text in ["{}\n", "{\"kept\": 1}"] {
+            let mut layout = Layout::default();
+            add(&mut layout, &rule).unwrap();
+            assert_eq!(layout.pieces.len(), 1);
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            std::fs::write(&path, "{\"kept\": 1}").unwrap();
+        }
+        // In a folder that is not there nothing is made.
+        let missing = FileRule { path: format!("{}/none/x", folder.path().display()), ..rule };
+        let mut layout = Layout::default();
+        add(&mut layout, &missing).unwrap();
+        assert!(layout.pieces.is_empty());
     }
 
     #[test]
