@@ -67,6 +67,11 @@ const ALLOWED: &[libc::c_long] = calls![
 
 /// As [`ALLOWED`], under the numbers that all machines share and that are newer than the names we have for them.
 const ALLOWED_NEW: &[u32] = &[
+    // What the kernel itself makes a traced program call; others get nothing from them.
+    #[cfg(target_arch = "x86_64")]
+    335, // uretprobe
+    #[cfg(target_arch = "x86_64")]
+    336, // uprobe
     449, // futex_waitv
     450, // set_mempolicy_home_node
     451, // cachestat
