@@ -389,3 +389,16 @@ fn learning_takes_down_what_was_needed_and_seals_hold() {
     }
     assert!(!needed.iter().any(|needed| needed.ends_with("missing")), "{needed:?}");
 }
+
+#[test]
+fn callers_that_are_killed_in_the_middle_of_calls_leave_the_broker_working() {
+    run(
+        "",
+        "for number in {1..60}; do
+            (while :; do echo x > k$number; mv k$number m$number; mkdir -p d/$number; done) & killed=$!
+            echo own > own; kill -9 $killed; wait $killed || true
+        done 2> \"$P/noise\"
+        [ \"$(cat own)\" = own ]; (ulimit -n 3; echo x > none) 2> \"$P/noise\" || true; echo on > after",
+    )
+    .well();
+}
