@@ -154,20 +154,54 @@ impl Drop for Folder {
 /// How a command is run: bare, by creel, or by another program that confines.
 pub(crate) struct Candidate {
     pub(crate) name: &'static str,
-    /// What stands before the command.
-    before: Vec<String>,
+    how: How,
     /// Whether a goal is about it.
     pub(crate) is_creel: bool,
+    /// Whether it starts so slowly that it is measured in one round of ten.
+    slow: bool,
+}
+
+enum How {
+    /// These words stand before the command.
+    Before(Vec<String>),
+    /// The command stands in a file that this program is given.
+    File { program: PathBuf, work: PathBuf },
 }
 
 impl Candidate {
+    fn before(name: &'static str, words: Vec<String>) -> Self {
+        Self { name, how: How::Before(words), is_creel: false, slow: false }
+    }
+
     /// `words` run by it.
-    pub(crate) fn command(&self, words: &[String]) -> Command {
-        let all: Vec<&String> = self.before.iter().chain(words).collect();
-        let (program, arguments) = all.split_first().map_or((None, &[][..]), |(first, rest)| (Some(*first), rest));
-        let mut command = Command::new(program.map_or("", String::as_str));
-        command.args(arguments);
-        command
+    pub(crate) fn command(&self, words: &[String]) -> Result<Command, Failure> {
+        match &self.how {
+            How::Before(before) => {
+                let mut all = before.iter().chain(words);
+                let mut command = Command::new(all.next().ok_or("no command")?);
+                command.args(all);
+                Ok(command)
+            }
+            How::File { program, work } => {
+                let quoted: Vec<String> =
+                    words.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
+                let config = serde_json::json!({
+                    "version": "0.8.0-alpha",
+                    "containment": "process",
+                    "process": { "commandLine": quoted.join(" "), "cwd": work },
+                    "filesystem": {
+                        "readwritePaths": [work, "/dev/null"],
+                        "readonlyPaths": ["/usr", "/etc", "/bin", "/lib", "/lib64"],
+                    },
+                    "network": { "defaultPolicy": "block" },
+                });
+                let file = work.join("../state/mxc.json");
+                fs::write(&file, config.to_string())?;
+                let mut command = Command::new(program);
+                command.arg(file);
+                Ok(command)
+            }
+        }
     }
 }
 
@@ -208,23 +242,20 @@ fn candidates(root: &Path, peers: &Path) -> Vec<Candidate> {
     let text = |path: PathBuf| path.display().to_string();
     let (home, work) = (text(root.join("home")), text(root.join("home/work")));
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let creel = [
+        text(root.join("bin/creel")),
+        "--runtime".to_owned(),
+        text(root.join("home/run")),
+        "run".to_owned(),
+        "--profile".to_owned(),
+        "default".to_owned(),
+        "--workspace".to_owned(),
+        work.clone(),
+        "--".to_owned(),
+    ];
     let mut all = vec![
-        Candidate { name: "bare", before: Vec::new(), is_creel: false },
-        Candidate {
-            name: "creel run",
-            before: words(&[
-                &text(root.join("bin/creel")),
-                "--runtime",
-                &text(root.join("home/run")),
-                "run",
-                "--profile",
-                "default",
-                "--workspace",
-                &work,
-                "--",
-            ]),
-            is_creel: true,
-        },
+        Candidate::before("bare", Vec::new()),
+        Candidate { is_creel: true, ..Candidate::before("creel run", creel.to_vec()) },
     ];
     if Path::new("/usr/bin/bwrap").exists() {
         let mut before = words(&["/usr/bin/bwrap", "--unshare-all", "--die-with-parent", "--new-session"]);
@@ -234,16 +265,25 @@ fn candidates(root: &Path, peers: &Path) -> Vec<Candidate> {
         }
         before.extend(words(&["--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp", "--tmpfs", &home]));
         before.extend(words(&["--bind", &work, &work, "--chdir", &work, "--"]));
-        all.push(Candidate { name: "bubblewrap", before, is_creel: false });
+        all.push(Candidate::before("bubblewrap", before));
     }
-    let codex = peers.join("node_modules/.bin/codex");
-    if !peers.as_os_str().is_empty() && codex.exists() {
-        let before = words(&[&text(codex), "sandbox", "linux", "--full-auto", "--"]);
-        all.push(Candidate { name: "codex sandbox", before, is_creel: false });
+    if peers.as_os_str().is_empty() {
+        return all;
     }
-    let srt = peers.join("node_modules/.bin/srt");
-    if !peers.as_os_str().is_empty() && srt.exists() {
-        all.push(Candidate { name: "srt", before: words(&[&text(srt)]), is_creel: false });
+    let modules = peers.join("node_modules");
+    let mxc = modules.join("@microsoft/mxc-sdk/bin/x64/lxc-exec");
+    if mxc.exists() {
+        let how = How::File { program: mxc, work: root.join("home/work") };
+        all.push(Candidate { name: "MXC", how, is_creel: false, slow: false });
+    }
+    let codex = modules.join(".bin/codex");
+    if codex.exists() {
+        let before = words(&[&text(codex), "sandbox", "-c", "sandbox_mode=\"workspace-write\"", "--"]);
+        all.push(Candidate { slow: true, ..Candidate::before("codex sandbox", before) });
+    }
+    let srt = modules.join(".bin/srt");
+    if srt.exists() {
+        all.push(Candidate { slow: true, ..Candidate::before("srt", words(&[&text(srt)])) });
     }
     all
 }
@@ -258,7 +298,9 @@ impl Inner {
         let work = self.work();
         let mut problems = Vec::new();
         self.candidates.retain(|candidate| {
-            let output = candidate.command(&["/bin/true".to_owned()]).current_dir(&work).stdin(Stdio::null()).output();
+            let command = candidate.command(&["/bin/true".to_owned()]);
+            let output =
+                command.and_then(|mut command| Ok(command.current_dir(&work).stdin(Stdio::null()).output()?));
             match output {
                 Ok(output) if output.status.success() => true,
                 Ok(output) => {
@@ -294,13 +336,12 @@ impl Inner {
                 let (Some(candidate), Some(times)) = (self.candidates.get(index), times.get_mut(index)) else {
                     continue;
                 };
-                // Those that take long run less often.
-                if ["srt", "codex sandbox"].contains(&candidate.name) && round % 10 != 0 {
+                if candidate.slow && round % 10 != 0 {
                     continue;
                 }
                 let before = machine::cpu_seconds(self.daemon.pid())?;
                 let mut once = Times::default();
-                once.add(|| spawned::bare(candidate.command(&words).current_dir(&work)))?;
+                once.add(|| spawned::bare(candidate.command(&words)?.current_dir(&work)))?;
                 if round >= rounds / 10 {
                     times.wall.join(once.wall);
                     times.cpu.join(once.cpu);
@@ -315,7 +356,7 @@ impl Inner {
             figures::figure(&format!("{name}, p99"), times.wall.p99() / 1e3, "ms");
             let cpu = times.cpu.sum() / times.cpu.count().max(1) as f64 / 1e3;
             figures::figure(&format!("{name}, processor time, mean"), cpu, "ms");
-            match syscalls(&mut candidate.command(&words), &work)? {
+            match syscalls(&mut candidate.command(&words)?, &work)? {
                 Some(count) => figures::figure(&format!("{name}, system calls"), count as f64, ""),
                 None => figures::note(&format!("no strace that can follow {name}: its system calls are not counted")),
             }
@@ -342,7 +383,7 @@ impl Inner {
         let mut runs = Runs(Vec::new());
         for _ in 0..count {
             let mut child =
-                creel.command(&script).current_dir(self.work()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+                creel.command(&script)?.current_dir(self.work()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
             let mut here = [0; 5];
             // The command's own word that it runs.
             let told = child.stdout.as_mut().ok_or("no output")?.read_exact(&mut here);
@@ -371,28 +412,40 @@ impl Drop for Runs {
 }
 
 /// What one piece of work took inside of each candidate: on the wall without the start, and in processor time with it
-/// and with whoever works for it, but for the daemon.
-pub(crate) fn in_turns(inner: &Inner, rounds: usize, words: &[String]) -> Result<Vec<Times>, Failure> {
-    let mut found: Vec<Times> = inner.candidates.iter().map(|_| Times::default()).collect();
+/// and with whoever works for it, but for the daemon. A peer that cannot do it is told and has no times.
+pub(crate) fn in_turns(inner: &Inner, rounds: usize, words: &[String]) -> Result<Vec<Option<Times>>, Failure> {
+    let mut found: Vec<Option<Times>> = inner.candidates.iter().map(|_| Some(Times::default())).collect();
     for round in 0..rounds {
         let mut order: Vec<usize> = (0..found.len()).collect();
         order.rotate_left(round % found.len());
         for index in order {
-            let (Some(candidate), Some(times)) = (inner.candidates.get(index), found.get_mut(index)) else { continue };
-            times.add(|| {
-                let output = candidate.command(words).current_dir(inner.work()).stdin(Stdio::null()).output()?;
-                if !output.status.success() {
-                    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-                    return Err(format!("{} {words:?}: {}: {told}", candidate.name, output.status).into());
+            let (Some(candidate), Some(place)) = (inner.candidates.get(index), found.get_mut(index)) else { continue };
+            let Some(times) = place else { continue };
+            if candidate.slow && round % 4 != 0 {
+                continue;
+            }
+            if let Err(failure) = times.add(|| inside(&mut candidate.command(words)?, &inner.work())) {
+                if candidate.is_creel || candidate.name == "bare" {
+                    return Err(format!("{}: {failure}", candidate.name).into());
                 }
-                // The least of one start: what came in between was others'.
-                let text = String::from_utf8_lossy(&output.stdout);
-                let took: Result<Vec<f64>, _> = text.lines().map(str::parse).collect();
-                took?.into_iter().min_by(f64::total_cmp).ok_or_else(|| "what ran inside said nothing".into())
-            })?;
+                figures::note(&format!("{} cannot do it: {failure}", candidate.name));
+                *place = None;
+            }
         }
     }
     Ok(found)
+}
+
+/// One start of the helper inside: the least of what it told.
+fn inside(command: &mut Command, work: &Path) -> Result<f64, Failure> {
+    let output = command.current_dir(work).stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into());
+    }
+    // What came in between the others was not theirs.
+    let text = String::from_utf8_lossy(&output.stdout);
+    let took: Result<Vec<f64>, _> = text.lines().map(|line| line.trim().parse()).collect();
+    took?.into_iter().min_by(f64::total_cmp).ok_or_else(|| "what ran inside said nothing".into())
 }
 
 /// How many system calls a command makes, with everything that it starts; `None` without strace.

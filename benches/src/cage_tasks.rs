@@ -52,14 +52,14 @@ pub(crate) fn measure(inner: &mut Inner, part: &str) -> Result<(), Failure> {
     let found = in_turns(inner, rounds, &words)?;
     let daemon = machine::cpu_seconds(inner.daemon.pid())? - daemon;
     figures::heading(&format!("{}, {rounds} rounds in turns", task.name));
-    let bare = found.first().ok_or("nothing ran bare")?;
+    let bare = found.first().and_then(Option::as_ref).ok_or("nothing ran bare")?;
     for (candidate, times) in inner.candidates.iter().zip(&found) {
-        let name = candidate.name;
+        let (name, Some(times)) = (candidate.name, times) else { continue };
         figures::figure(&format!("{name}, p50"), times.wall.median() / 1e3, "ms");
         let cpu = times.cpu.median() / 1e3;
         figures::figure(&format!("{name}, processor time with its start, p50"), cpu, "ms");
         if !inner.quick {
-            match syscalls(&mut candidate.command(&words), &work)? {
+            match syscalls(&mut candidate.command(&words)?, &work)? {
                 Some(count) => figures::figure(&format!("{name}, system calls with its start"), count as f64, ""),
                 None => figures::note(&format!("no strace that can follow {name}: its system calls are not counted")),
             }
