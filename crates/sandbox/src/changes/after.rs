@@ -130,6 +130,8 @@ impl Ground<'_> {
 
 fn events_on(ground: &Ground<'_>, changes: &Changes, now_unix_ns: i64) -> Vec<CageEvent> {
     let mut digests = Digests::new(ground, changes);
+    // A layer holds what the run wrote and nothing else; in a workspace anybody may have.
+    let whose = if digests.upper.is_some() { "in the layer that waits for review" } else { "while the run went on" };
     let object = |path: &Relative| {
         if path.is_root() { ground.path.to_owned() } else { format!("{}/{}", ground.path, path.shown()) }
     };
@@ -144,13 +146,13 @@ fn events_on(ground: &Ground<'_>, changes: &Changes, now_unix_ns: i64) -> Vec<Ca
                     continue;
                 }
                 event.call = changed.clue.word().to_owned();
-                event.reason = sizes(changed);
+                event.reason = [sizes(changed).as_str(), whose].join(", ").trim_start_matches(", ").to_owned();
             }
             Line::Many { counts, .. } => {
                 event.call = "changed".to_owned();
                 event.times = counts.values().sum();
                 let words = counts.iter().map(|(clue, count)| format!("{count} {}", clue.word()));
-                event.reason = format!("below this folder: {}", words.collect::<Vec<_>>().join(", "));
+                event.reason = format!("below this folder: {}, {whose}", words.collect::<Vec<_>>().join(", "));
             }
         }
         events.push(event);
@@ -496,7 +498,7 @@ mod tests {
         let objects: Vec<&str> = events.iter().map(|event| event.object.as_str()).collect();
         assert!(objects.iter().any(|object| object.ends_with("/work/changed")));
         assert!(objects.iter().any(|object| object.ends_with("/work/few/f")));
-        assert!(events.iter().any(|event| event.reason.ends_with("32 created")), "{events:?}");
+        assert!(events.iter().any(|event| event.reason.contains("32 created")), "{events:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Whole reviews on real overlays, as an ordinary account: run, look, commit, undo, discard.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use super::name::Relative;
@@ -229,4 +230,113 @@ fn a_run_that_wrote_to_the_workspace_itself_has_nothing_to_commit() {
     let state = tempfile::tempdir().unwrap();
     let folder = Folder::create(state.path(), &plan).unwrap();
     assert!(matches!(commit(&folder, &everything(), 7), Err(CommitError::NotReviewed(_))));
+}
+
+/// One line per difference: how, where, and what for.
+fn listed(trial: &Trial, scope: &[&str]) -> Vec<String> {
+    let folder = trial.folder();
+    let upper = fd::child(folder.fd(), "upper".as_ref()).unwrap();
+    let scope = scope.iter().map(|path| Relative::parse(path.as_ref()).unwrap()).collect();
+    let found = compare(upper.as_fd(), folder.workspace(), &scope);
+    assert!(!found.cut);
+    let mut lines: Vec<String> = found.differences.iter().map(line).collect();
+    lines.extend(found.unread.iter().map(|(path, why)| format!("unread {} {why}", path.shown())));
+    lines
+}
+
+fn line(difference: &Difference) -> String {
+    let mut line = format!("{} {}", difference.change.word(), difference.path.shown());
+    if let Change::Renamed { from } = &difference.change {
+        line += &format!(" from {}", from.shown());
+    }
+    if let Some(obstacle) = difference.obstacle {
+        line += &format!(" ({obstacle})");
+    }
+    if difference.set_id {
+        line += " (set-id)";
+    }
+    line
+}
+
+#[test]
+fn a_real_layer_is_read_as_what_was_done_in_it() {
+    if !as_account("review::trials::a_real_layer_is_read_as_what_was_done_in_it") {
+        return;
+    }
+    let trial = Trial::new(
+        "echo one > changed; echo two > deleted; echo three > 'old name'; echo four > mode; echo five > touched
+         echo six > opened; ln -s changed link; ln -s changed other-link; mkdir -p dir/sub gone/inner whole empty
+         echo a > dir/sub/a; echo b > dir/b; echo c > gone/inner/c; echo d > whole/d; echo e > whole/e
+         mkdir becomes-file; echo x > becomes-file/x; echo y > becomes-folder; chmod 700 dir/sub",
+        "echo more >> changed; rm deleted; mv 'old name' 'new name'; chmod 755 mode; touch touched; : >> opened
+         rm link; ln -s dir link; echo b2 > dir/b; rm -r gone; rm -r whole; mkdir whole; echo d > whole/d
+         echo f > whole/f; rm -r becomes-file; echo z > becomes-file; rm becomes-folder; mkdir becomes-folder
+         echo in > becomes-folder/in; mkdir -p new/deep; echo n > new/deep/n; mkfifo pipe; echo s > setuid
+         chmod 4755 setuid; chmod 755 dir/sub; rmdir empty; printf 'esc' > \"$(printf 'a\\033[2Jb')\"",
+    );
+    let mut lines = listed(&trial, &[]);
+    lines.sort();
+    let mut expected = vec![
+        "changed changed",
+        "changed dir/b",
+        "changed link",
+        "created \"a\\u{1b}[2Jb\"",
+        "created becomes-folder/in",
+        "created new",
+        "created new/deep",
+        "created new/deep/n",
+        "created pipe (a FIFO)",
+        "created setuid (set-id)",
+        "created whole/f",
+        "deleted becomes-file/x",
+        "deleted deleted",
+        "deleted empty",
+        "deleted gone",
+        "deleted gone/inner",
+        "deleted gone/inner/c",
+        "deleted old name",
+        "deleted whole/e",
+        "permissions dir/sub",
+        "permissions mode",
+        "renamed new name from old name",
+        "replaced becomes-file",
+        "replaced becomes-folder",
+    ];
+    expected.sort_unstable();
+    assert_eq!(lines, expected);
+    assert_eq!(listed(&trial, &["new/deep", "deleted"]), ["deleted deleted", "created new/deep", "created new/deep/n"]);
+    assert_eq!(listed(&trial, &["nothing"]), [""; 0]);
+}
+
+#[test]
+fn marks_that_the_reader_does_not_know_are_obstacles() {
+    if !as_account("review::trials::marks_that_the_reader_does_not_know_are_obstacles") {
+        return;
+    }
+    let trial = Trial::new("mkdir d; echo x > d/x; echo f > f", "echo y > d/y; echo g > f; mkdir -p e; echo z > e/z");
+    let mark = |path: &str, name: &str, value: &str| {
+        let path = trial.state.join("runs/r-1/upper").join(path);
+        rustix::fs::setxattr(path, name, value.as_bytes(), rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    mark("d", "user.overlay.redirect", "/etc");
+    mark("f", "user.overlay.metacopy", "");
+    mark("e", "user.overlay.opaque", "x");
+    let why = "marked in a way that the layer's reader does not know";
+    let expected = [format!("changed d ({why})"), format!("created e ({why})"), format!("changed f ({why})")];
+    assert_eq!(listed(&trial, &[]), expected);
+}
+
+#[test]
+fn a_layer_deeper_than_the_bound_is_refused_where_it_is_and_can_be_thrown_away() {
+    if !as_account("review::trials::a_layer_deeper_than_the_bound_is_refused_where_it_is_and_can_be_thrown_away") {
+        return;
+    }
+    let dig = "echo plain > plain; i=0; while [ $i -lt 400 ]; do mkdir d; cd d; i=$((i+1)); done; echo x > x";
+    let trial = Trial::new("true", dig);
+    let refused = trial.commit(&everything());
+    assert!(refused.refused && matches!(refused.left.as_slice(), [(_, Why::Unread(_))]), "{:?}", refused.left);
+    trial.commit(&Wish { paths: paths(&["plain"]), ..everything() });
+    assert_eq!(trial.read("plain"), "plain\n");
+    discard(trial.folder(), true).unwrap();
+    assert!(Folder::open(&trial.state, "r-1").is_err());
 }
