@@ -6,10 +6,11 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::caller::Call;
+use super::judge::{Verdict, holds};
 use super::names::names;
 use super::path::Place;
 use super::{Broker, Done, Outcome, Why, as_path, join};
@@ -67,8 +68,10 @@ impl Broker {
             // first and cut afterwards, in one piece each, so that a reader sees little that was never meant.
             Some(object) => {
                 let file = self.again(object, OFlags::WRONLY)?;
+                let length = u64::try_from(new.len()).unwrap_or(u64::MAX);
+                make_room(&file, length)?;
                 write_all(&file, &new)?;
-                rustix::fs::ftruncate(&file, u64::try_from(new.len()).unwrap_or(u64::MAX))?;
+                rustix::fs::ftruncate(&file, length)?;
             }
             None => self.fresh(&to.folder, &to.name, &new, about.st_mode & 0o777)?,
         }
@@ -87,7 +90,8 @@ impl Broker {
             return Err(Errno::FBIG);
         }
         let target = rustix::fs::openat(&to.folder, to.name.as_slice(), HOLD, Mode::empty())?;
-        let target = self.again(&target, OFlags::WRONLY | OFlags::TRUNC)?;
+        let target = self.again(&target, OFlags::WRONLY)?;
+        make_room(&target, u64::try_from(about.st_size).unwrap_or(u64::MAX))?;
         let source = self.again(&source, OFlags::RDONLY)?;
         let mut buffer = vec![0; 65536];
         let mut total = 0u64;
@@ -102,19 +106,19 @@ impl Broker {
             }
             write_all(&target, buffer.get(..read).unwrap_or_default())?;
         }
+        rustix::fs::ftruncate(&target, total)?;
         rustix::fs::unlinkat(&from.folder, from.name.as_slice(), AtFlags::empty())?;
         Ok(Outcome::Value(0))
     }
 
     /// `name` is about to be made in `folder`: if that makes it a repository, it must be fit for one.
     pub(super) fn complete(&mut self, call: &Call, folder: &OwnedFd, path: &[u8], name: &[u8]) -> Result<(), Errno> {
-        if self.judge(path, name) == super::judge::Verdict::Private || Self::repository(path) {
+        if self.judge(path, name) == Verdict::Private || Self::is_repository(folder, path)? {
             return Ok(());
         }
-        let has = |name: &str| super::judge::exists(&join(path, name.as_bytes()));
         let completes = match fold(name).as_ref() {
-            b"objects" => has("refs"),
-            b"refs" => has("objects"),
+            b"objects" => holds(folder, "refs")?,
+            b"refs" => holds(folder, "objects")?,
             _ => true,
         };
         if completes { self.fit_for_repository(call, folder, path) } else { Ok(()) }
@@ -122,11 +126,13 @@ impl Broker {
 
     /// A folder becomes a repository: nothing may lie in it that git would execute. Its configurations are written anew.
     pub(super) fn fit_for_repository(&mut self, call: &Call, folder: &OwnedFd, path: &[u8]) -> Result<(), Errno> {
-        let kind = |name: &str| {
-            let about = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            Some(FileType::from_raw_mode(about.st_mode))
+        let kind = |name: &str| match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(about) => Ok(Some(FileType::from_raw_mode(about.st_mode))),
+            Err(Errno::NOENT) => Ok(None),
+            // What cannot be looked at may hold anything.
+            Err(error) => Err(error),
         };
-        match kind("hooks") {
+        match kind("hooks")? {
             None => {}
             Some(FileType::Directory) => {
                 let hooks = rustix::fs::openat(folder, "hooks", HOLD, Mode::empty())?;
@@ -137,15 +143,15 @@ impl Broker {
             }
             Some(_) => return Err(self.refuse_repository(call, path, "its hooks are not a directory")),
         }
-        match kind("info") {
+        match kind("info")? {
             None => {}
-            Some(FileType::Directory) if kind("info/attributes").is_none() => {}
+            Some(FileType::Directory) if kind("info/attributes")?.is_none() => {}
             Some(_) => {
                 return Err(self.refuse_repository(call, path, "it would become a repository with attributes"));
             }
         }
         for name in ["config", "config.worktree"] {
-            match kind(name) {
+            match kind(name)? {
                 None => {}
                 Some(FileType::RegularFile) => {
                     let object = rustix::fs::openat(folder, name, HOLD, Mode::empty())?;
@@ -209,6 +215,18 @@ impl Broker {
             let _ = rustix::fs::unlinkat(folder, passing.as_slice(), AtFlags::empty());
         }
         written
+    }
+}
+
+/// Makes sure that a file can grow to a length before its content is touched: a full disk must not cost the old content.
+fn make_room(file: &OwnedFd, length: u64) -> Result<(), Errno> {
+    if length == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
+        // Not every file system can promise room.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) | Ok(()) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

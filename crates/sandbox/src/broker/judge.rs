@@ -3,6 +3,7 @@
 //! Most names are cleared by their folder, which is remembered, and their first letter. The one fact a newcomer gets
 //! wrong: a folder may be remembered only if its verdict came from its path alone; whether it is a repository can change.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 
 use creel_model::cage::SealKind;
@@ -11,7 +12,8 @@ use rustix::io::Errno;
 
 use super::caller::Call;
 use super::{Broker, Why, join};
-use crate::seal::{Judged, SealSet};
+use crate::seal::Judged;
+use crate::seal::name::fold;
 
 /// Folders that are remembered.
 const MOST_PARENTS: usize = 32;
@@ -55,9 +57,13 @@ impl Verdict {
     }
 }
 
-/// Whether something exists, a link counting as itself.
+/// Whether something exists, a link counting as itself. What cannot be known counts as existing: an agent may close a
+/// folder on the way while it stands further down.
 pub(super) fn exists(path: &[u8]) -> bool {
-    rustix::fs::accessat(CWD, path, Access::EXISTS, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    !matches!(
+        rustix::fs::accessat(CWD, path, Access::EXISTS, AtFlags::SYMLINK_NOFOLLOW),
+        Err(Errno::NOENT | Errno::NOTDIR)
+    )
 }
 
 impl Broker {
@@ -170,8 +176,21 @@ impl Broker {
         self.refuse(call, what, path, &Why { rule: &rule, reason, fix }, Errno::ACCESS)
     }
 
-    /// Whether git takes the folder at `path` for a repository or a part of one.
-    pub(super) fn repository(path: &[u8]) -> bool {
-        SealSet::repository(path, &mut exists)
+    /// Whether git takes a folder for a repository or a part of one. Asked of the folder itself, not by its path.
+    pub(super) fn is_repository(folder: &OwnedFd, path: &[u8]) -> Result<bool, Errno> {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        if fold(name).as_ref() == b".git" {
+            return Ok(true);
+        }
+        Ok((holds(folder, "objects")? && holds(folder, "refs")?) || holds(folder, "commondir")?)
+    }
+}
+
+/// Whether a name is in a folder.
+pub(super) fn holds(folder: &OwnedFd, name: &str) -> Result<bool, Errno> {
+    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -255,7 +255,7 @@ impl Broker {
         let name = to.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         if fold(name).as_ref() == b".git" {
             // What was a repository under its old name was watched as one.
-            if !Self::repository(from) {
+            if !Self::is_repository(object, from)? {
                 self.fit_for_repository(call, object, to)?;
             }
         } else {

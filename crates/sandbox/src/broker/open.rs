@@ -114,12 +114,14 @@ impl Broker {
         if !plain(path) {
             return Ok(None);
         }
-        let (base, real) = if path.starts_with(b"/") {
-            (None, path.to_vec())
+        let real = if path.starts_with(b"/") {
+            path.to_vec()
         } else {
-            let base = self.base(call, base)?;
-            let real = join(&self.real(&base)?, path);
-            (Some(base), real)
+            let standing = self.standing(call, base)?;
+            if !standing.starts_with(b"/") {
+                return Ok(None);
+            }
+            join(&standing, path)
         };
         let parent = above(&real);
         let name = real.get(parent.len() + 1..).unwrap_or_default();
@@ -129,10 +131,7 @@ impl Broker {
         }
         // With these, the kernel comes to the very path that was judged, or nowhere.
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let open = |flags, mode| match &base {
-            Some(base) => rustix::fs::openat2(base, path, flags, mode, resolve),
-            None => rustix::fs::openat2(CWD, path, flags, mode, resolve),
-        };
+        let open = |flags, mode| rustix::fs::openat2(CWD, real.as_slice(), flags, mode, resolve);
         if flags.contains(OFlags::CREATE) {
             self.take_umask(call)?;
             let create = flags | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;

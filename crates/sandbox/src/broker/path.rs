@@ -93,11 +93,30 @@ impl Broker {
     }
 
     /// The folder that a relative path begins in.
-    pub(super) fn base(&mut self, call: &Call, base: i32) -> Result<OwnedFd, Errno> {
+    fn base(&mut self, call: &Call, base: i32) -> Result<OwnedFd, Errno> {
         if base == libc::AT_FDCWD {
             return rustix::fs::openat(&*call.folder, c"cwd", FOLDER, Mode::empty());
         }
         self.descriptor(call, base, FOLDER)
+    }
+
+    /// The path of the folder that a relative path begins in, in words. It may be gone, or have another name by now:
+    /// whoever uses it must come to what was judged, or nowhere.
+    pub(super) fn standing(&self, call: &Call, base: i32) -> Result<Vec<u8>, Errno> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let found = if base == libc::AT_FDCWD {
+            rustix::fs::readlinkat_raw(&*call.folder, c"cwd", &mut buffer)
+        } else if base < 0 {
+            return Err(Errno::BADF);
+        } else {
+            rustix::fs::readlinkat_raw(&*call.folder, format!("fd/{base}"), &mut buffer)
+        };
+        match found {
+            Ok((path, rest)) if !rest.is_empty() => Ok(path.to_vec()),
+            // The long way answers as the kernel does.
+            Ok(_) | Err(Errno::NOENT | Errno::ACCESS) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// What a descriptor of the caller names.

@@ -242,7 +242,9 @@ fn ordinary_files_are_made_as_without_a_broker() {
         if echo x > missing/y; then exit 1; fi; if mkdir g/x; then exit 1; fi; if mkdir a; then exit 1; fi
         truncate -s 3 g; [ \"$(stat -c %s g)\" = 3 ]; cp g g2; mv g2 g3; cp -a a a2; touch g4; mkfifo pipe
         cd a; echo up > ../up; [ \"$(cat ../up)\" = up ]; cd ..; tar cf x.tar a; mkdir t; tar xf x.tar -C t
-        sed -i s/up/down/ up; [ \"$(cat up)\" = down ]",
+        sed -i s/up/down/ up; [ \"$(cat up)\" = down ]
+        mkdir gone; cd gone; rmdir ../gone; if (echo x > lost) 2> \"$P/noise\"; then exit 1; fi; [ ! -e /lost ]
+        mkdir \"$W/gone (deleted)\"; if (echo x > /proc/self/cwd/lost) 2> \"$P/noise\"; then exit 1; fi",
     )
     .well();
 }
@@ -318,7 +320,12 @@ fn a_folder_becomes_a_repository_only_if_nothing_in_it_executes() {
         no mv z .git; no touch z/commondir; mkdir -p k/info; echo '* filter=x' > k/info/attributes; no mv k .git
         mkdir h; ln -s ../z/hooks h/hooks; no mv h .git; mkdir ok; mv ok .git; mkdir .git/hooks
         if (echo evil > .git/hooks/pre-commit) 2>/dev/null; then exit 1; fi
-        mkdir inf; echo x > inf/attributes; no mv inf .git/info; mkdir -p r/refs; mkdir r2; echo x > r2/x; no mv z/hooks .git/hooks",
+        mkdir inf; echo x > inf/attributes; no mv inf .git/info; mkdir -p r/refs; mkdir r2; echo x > r2/x; no mv z/hooks .git/hooks
+        rm -rf .git; mkdir -p q/p/t/hooks q/bare/objects q/full/objects q/full/refs shut/hooks; echo evil > q/p/t/hooks/update
+        printf '[core]\\n\\tfsmonitor = evil\\n' > q/bare/config; echo evil > shut/hooks/update
+        (cd q/p; chmod 0 \"$W/q\"; no mv t \"$W/.git\"); chmod 755 q; (cd q/bare; chmod 0 \"$W/q\"; no mkdir refs); chmod 755 q
+        (cd q/full; chmod 0 \"$W/q\"; no touch config; no mkdir hooks/x); chmod 755 q; chmod 0 shut; no mv shut .git
+        chmod 755 shut; chmod 0 shut/hooks; no mv shut .git; chmod 755 shut/hooks; no mv shut .git",
     )
     .well();
 }

@@ -160,11 +160,6 @@ impl SealSet {
         self.first.may(name) || self.exact.iter().any(|exact| exact.is(path))
     }
 
-    /// Whether git would take the folder for a repository or a part of one.
-    pub(crate) fn repository(path: &[u8], exists: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-        repository::is(path, exists)
-    }
-
     /// The rule that git's own names are sealed by.
     pub fn git_rule(&self) -> &str {
         &self.git_rule
