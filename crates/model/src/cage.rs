@@ -74,6 +74,9 @@ pub struct FileRule {
     /// A *file* that does not exist is written with this text on the host before the cage is built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial: Option<String>,
+    /// A *folder* that does not exist is made on the host, for this account only, before the cage is built.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub make: bool,
     /// Which line of which file this came from, for `creel why` and `creel profile show`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,

@@ -183,7 +183,14 @@ impl Launch {
                     return (plan, Some(line));
                 }
                 let source = "the workspace is a worktree of this repository".to_owned();
-                plan.files.push(FileRule { path, access: FileAccess::Write, optional: false, initial: None, source });
+                plan.files.push(FileRule {
+                    path,
+                    access: FileAccess::Write,
+                    optional: false,
+                    initial: None,
+                    make: false,
+                    source,
+                });
             }
             Err(error) => return (plan, Some(format!("the workspace's repository: {error}"))),
         }

@@ -115,6 +115,7 @@ struct Grant {
     access: FileAccess,
     optional: bool,
     initial: Option<String>,
+    make: bool,
     source: String,
     /// A line of the profile names exactly this path.
     named: bool,
@@ -161,6 +162,7 @@ impl Work<'_> {
                     access: line.access,
                     optional: line.optional,
                     initial: line.initial.clone(),
+                    make: line.make,
                     source: line.source.clone(),
                     named,
                 };
@@ -180,6 +182,7 @@ impl Work<'_> {
             access,
             optional: false,
             initial: None,
+            make: false,
             source: source.to_owned(),
             named: false,
         };
@@ -307,7 +310,8 @@ impl Work<'_> {
             self.note(format!("zone {zone}: files like `{pattern}` are not hidden"));
         } else {
             let source = format!("zone {zone}, rule {rule}");
-            let deny = Grant { access: FileAccess::Deny, optional: true, initial: None, source, named: false };
+            let deny =
+                Grant { access: FileAccess::Deny, optional: true, initial: None, make: false, source, named: false };
             self.grants.insert(front, deny);
         }
         Ok(())
@@ -358,7 +362,14 @@ impl Work<'_> {
             self.grants.retain(|path, _| !is_at_or_below(path, &folder));
             if self.access(&folder) > FileAccess::Deny {
                 let source = "creel's own".to_owned();
-                let deny = Grant { access: FileAccess::Deny, optional: true, initial: None, source, named: false };
+                let deny = Grant {
+                    access: FileAccess::Deny,
+                    optional: true,
+                    initial: None,
+                    make: false,
+                    source,
+                    named: false,
+                };
                 self.grants.insert(folder, deny);
             }
         }
@@ -371,7 +382,7 @@ impl Work<'_> {
             enclosing.max_by_key(|(folder, _)| folder.len()).map_or(FileAccess::Deny, |(_, grant)| grant.access)
         };
         let idle = |(path, grant): &(&String, &Grant)| {
-            grant.optional && grant.initial.is_none() && grant.access == above(path)
+            grant.optional && grant.initial.is_none() && !grant.make && grant.access == above(path)
         };
         let idle: Vec<String> = self.grants.iter().filter(idle).map(|(path, _)| path.clone()).collect();
         for path in idle {
@@ -397,6 +408,7 @@ impl Work<'_> {
             access: grant.access,
             optional: grant.optional,
             initial: grant.initial,
+            make: grant.make && grant.access == FileAccess::Write,
             source: grant.source,
         };
         let seconds = match (profile.limits.seconds, request.seconds) {

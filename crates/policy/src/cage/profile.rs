@@ -80,6 +80,8 @@ pub(crate) struct FileLine {
     pub(crate) access: FileAccess,
     pub(crate) optional: bool,
     pub(crate) initial: Option<String>,
+    /// Made as a folder where it is missing.
+    pub(crate) make: bool,
     /// File and line of the bundle.
     pub(crate) source: String,
 }
@@ -152,6 +154,8 @@ struct FilesEntry {
     required: bool,
     #[serde(default)]
     initial: Option<Spanned<String>>,
+    #[serde(default)]
+    make: bool,
     #[serde(default)]
     #[expect(dead_code, reason = "for the reader of the profile")]
     why: String,
@@ -313,6 +317,15 @@ impl Source<'_> {
                 self.fault(initial.span().start, message, expected, "give the file an entry of its own");
             }
         }
+        if entry.make && (entry.access != FileAccess::Write || entry.zone.is_some() || entry.initial.is_some()) {
+            let message = "`make` stands at no writable folder".to_owned();
+            self.fault(
+                at,
+                message,
+                "paths with `access = \"write\"`",
+                "remove it, or give the folder an entry of its own",
+            );
+        }
         if let Some(zone) = &entry.zone {
             if !zones.contains(zone.get_ref()) {
                 let message = format!("unknown zone `{}`", zone.get_ref());
@@ -323,6 +336,7 @@ impl Source<'_> {
                 access: entry.access,
                 optional: true,
                 initial: None,
+                make: false,
                 source: self.place(zone.span().start),
             });
         }
@@ -333,6 +347,7 @@ impl Source<'_> {
                     access: entry.access,
                     optional: !entry.required,
                     initial: entry.initial.as_ref().map(|text| text.get_ref().clone()),
+                    make: entry.make,
                     source: self.place(path.span().start),
                 });
             }

@@ -349,6 +349,7 @@ mod tests {
                 access: *access,
                 optional: true,
                 initial: None,
+                make: false,
                 source: String::new(),
             })
             .collect();

@@ -175,10 +175,28 @@ pub(crate) fn add_folder(layout: &mut Layout, host: &str, at: &str) -> Result<()
     Ok(())
 }
 
+/// Makes a granted folder that is not there yet, for this account only. Without the folder above it it stays away.
+fn make_folder(path: &str) -> Result<(), Errno> {
+    let Some((parent, name)) = path.rsplit_once('/') else { return Ok(()) };
+    let above = match open_without_links(if parent.is_empty() { "/" } else { parent }) {
+        Ok(above) => above,
+        // A folder behind a link is nobody's to be made in.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
+    match rustix::fs::mkdirat(&above, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 fn add(layout: &mut Layout, rule: &FileRule) -> Result<(), Refused> {
     let refused = |why: String| Refused::Line { path: rule.path.clone(), why };
     if OWN.iter().any(|own| within(&rule.path, own)) || rule.path == "/dev" {
         return Err(refused("the cage has its own".to_owned()));
+    }
+    if rule.make && rule.access == FileAccess::Write {
+        make_folder(&rule.path).map_err(|errno| refused(format!("it cannot be made: {errno}")))?;
     }
     if rule.access == FileAccess::Deny {
         // What a refusal names is looked up inside, through links, when everything else stands.
@@ -351,6 +369,7 @@ mod tests {
             optional: true,
             source: String::new(),
             initial: Some("{}\n".to_owned()),
+            make: false,
         };
         for text in ["{}\n", "{\"kept\": 1}"] {
             let mut layout = Layout::default();
@@ -364,6 +383,30 @@ mod tests {
         let mut layout = Layout::default();
         add(&mut layout, &missing).unwrap();
         assert!(layout.pieces.is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_is_to_be_kept_is_made_where_it_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        let rule = |path: std::path::PathBuf| FileRule {
+            path: path.display().to_string(),
+            access: FileAccess::Write,
+            optional: true,
+            initial: None,
+            make: true,
+            source: String::new(),
+        };
+        let mut layout = Layout::default();
+        add(&mut layout, &rule(base.join("state"))).unwrap();
+        add(&mut layout, &rule(base.join("none/state"))).unwrap();
+        assert_eq!(layout.pieces.len(), 1);
+        std::os::unix::fs::symlink(base.join("state"), base.join("link")).unwrap();
+        let _ = add(&mut layout, &rule(base.join("link/inside")));
+        assert_eq!(std::fs::read_dir(base.join("state")).unwrap().count(), 0, "nothing is made through a link");
+        let read = FileRule { access: FileAccess::Read, ..rule(base.join("other")) };
+        add(&mut layout, &read).unwrap();
+        assert!(!base.join("other").exists());
     }
 
     #[test]
