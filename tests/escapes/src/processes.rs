@@ -257,18 +257,17 @@ pub(crate) fn terminal(_facts: &Facts, tries: &mut Tries) {
         sys::done(unsafe { libc::ioctl(0, 0x541C, code.as_mut_ptr()) })?;
         Ok("it answers".to_owned())
     });
-    tries.attempt("a file of the outer terminal", || {
-        let outer = std::env::var("ESCAPE_TERMINAL").unwrap_or_default();
-        let terminal =
-            sys::open(if outer.is_empty() { "/dev/pts/0" } else { &outer }, libc::O_RDWR | libc::O_NOCTTY, 0)?;
-        // The cage's own terminal may have the same name; the outer one is another node.
-        let same = fs::metadata("/proc/self/fd/0")
-            .ok()
-            .zip(fs::metadata(format!("/proc/self/fd/{}", terminal.as_raw_fd())).ok());
-        match same {
-            Some((own, other)) if own.dev() == other.dev() && own.rdev() == other.rdev() => held("it is the own one"),
-            _ => Ok("opened another terminal".to_owned()),
+    tries.attempt("another terminal", || {
+        let own = fs::metadata("/proc/self/fd/0").ready("standard input")?;
+        for entry in fs::read_dir("/dev/pts").ready("/dev/pts")?.flatten() {
+            let path = entry.path().display().to_string();
+            let Ok(terminal) = sys::open(&path, libc::O_RDWR | libc::O_NOCTTY, 0) else { continue };
+            let other = fs::metadata(format!("/proc/self/fd/{}", terminal.as_raw_fd())).ready("terminal")?;
+            if !path.ends_with("ptmx") && (own.dev(), own.rdev()) != (other.dev(), other.rdev()) {
+                return Ok(format!("opened {path}"));
+            }
         }
+        held("none but its own")
     });
     tries.attempt("taking another session's terminal", || {
         // SAFETY: plain numbers.

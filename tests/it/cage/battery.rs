@@ -56,6 +56,23 @@ fn nothing_that_is_tried_from_inside_is_reached() {
     );
     assert_eq!(home.stdout, "", "{home}");
 
+    // It is on record: what was refused, by which rule, and the reason in plain words. `creel why` says the same.
+    let refused = creel.coded("cage.refused").unwrap();
+    let text: String = refused.iter().map(ToString::to_string).collect();
+    for (object, rule) in [
+        ("repo-a/.git/hooks/pre-commit", "write-exec-bearing"),
+        ("plain-b/.envrc", "write-exec-bearing"),
+        ("plain/.codex", "change-agent-config"),
+        ("/run/docker.sock", ""),
+        ("core.fsmonitor", ""),
+    ] {
+        assert!(text.contains(object) && text.contains(rule), "{object} {rule}: {}", text.len());
+    }
+    let why = creel.command(&["why", "--last", "200", "--format", "jsonl"]).unwrap().well().unwrap();
+    let events = why.json_lines().unwrap();
+    assert!(events.len() >= 20, "{why}");
+    let told = |event: &serde_json::Value| event["reason"].as_str().is_some_and(|reason| !reason.is_empty());
+    assert!(events.iter().all(told), "{why}");
     creel.verified().unwrap();
 }
 

@@ -7,6 +7,7 @@ mod agents;
 mod bare;
 mod battery;
 mod faults;
+mod hosts;
 mod places;
 mod profiles;
 
