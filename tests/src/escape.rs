@@ -134,8 +134,8 @@ pub fn attempts(finished: &Finished, cases: &[&str]) -> Result<Vec<Attempt>> {
     let mut seen = BTreeSet::new();
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     // A terminal and a supervisor may say something beside it: only lines that are the program's count.
-    for line in finished.stdout.lines().map(str::trim).filter(|line| line.starts_with("{\"case\"")) {
-        let report: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+    for line in finished.stdout.lines().filter_map(|line| line.find("{\"case\"").and_then(|at| line.get(at..))) {
+        let report: Value = serde_json::from_str(line.trim()).with_context(|| line.to_owned())?;
         let case = text(&report, "case");
         let tried = report.get("attempts").and_then(Value::as_array).with_context(|| line.to_owned())?;
         ensure!(!tried.is_empty(), "{case} tried nothing: {finished}");

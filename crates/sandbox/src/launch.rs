@@ -178,6 +178,9 @@ impl Launch {
                 let path = common.path.display().to_string();
                 let named = |rule: &&FileRule| Path::new(&path).starts_with(&rule.path);
                 let closest = plan.files.iter().filter(named).max_by_key(|rule| rule.path.len());
+                if closest.is_some_and(|rule| rule.path == path && rule.access == FileAccess::Write) {
+                    return (plan, None);
+                }
                 if let Some(rule) = closest {
                     let line = format!("`{path}`: the workspace is its worktree, but `{}` is granted apart", rule.path);
                     return (plan, Some(line));

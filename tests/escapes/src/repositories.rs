@@ -300,7 +300,9 @@ pub(crate) fn worktree(facts: &Facts, tries: &mut Tries) {
         fs::write(format!("{private}/commondir"), format!("{built}\n"))?;
         Ok("the worktree's common folder is elsewhere".to_owned())
     });
-    tries.attempt("a file of the main worktree", || plant(&format!("{}/f12", facts.text("main"))));
+    tries.attempt("a file of the main worktree", || {
+        crate::files::on_the_host(facts, &format!("{}/f12", facts.text("main")))
+    });
 }
 
 /// Appends to a file without making it.

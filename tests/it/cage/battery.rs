@@ -63,7 +63,7 @@ fn nothing_that_is_tried_from_inside_is_reached() {
         ("repo-a/.git/hooks/pre-commit", "write-exec-bearing"),
         ("plain-b/.envrc", "write-exec-bearing"),
         ("plain/.codex", "change-agent-config"),
-        ("/run/docker.sock", ""),
+        ("host.sock", ""),
         ("core.fsmonitor", ""),
     ] {
         assert!(text.contains(object) && text.contains(rule), "{object} {rule}: {}", text.len());

@@ -155,6 +155,12 @@ fn ask_for_plan(arguments: &Start, runtime: Option<&Path>, workspace: &Path, fou
         profile: arguments.profile.clone(),
         kind: arguments.kind.clone(),
         workspace: text(workspace)?,
+        // What is wrong with it is said by the launcher, in its own words.
+        repository: creel_sandbox::seal::common_folder(workspace)
+            .ok()
+            .flatten()
+            .map(|it| text(&it.path))
+            .transpose()?,
         program: text(&program)?,
         found_as,
         command: without_content(name, &arguments.command),

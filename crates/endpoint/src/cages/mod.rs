@@ -11,13 +11,13 @@ mod run;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use creel_catalog::{Catalog, ProcessFacts};
 use creel_discover::{confinement, process};
 use creel_guard::{CageNote, Caller, Input, RunKey};
-use creel_model::cage::{CageEvent, CagePlan, Control, Degrade, Standing};
+use creel_model::cage::{CageEvent, CagePlan, Control, Degrade, FileAccess, FileRule, Standing};
 use creel_model::{ApprovalMode, Digest, Mode, ProcessKey, RecordKind, RunId, Verdict};
 use creel_policy::{Bundle, CageRequest, Compiled, Places};
 use creel_seal::{DeviceKey, sha256};
@@ -127,6 +127,9 @@ impl Cages {
         let kind = kind_of(&world.catalog, &start, supervisor, asker.uid)?;
         let id = RunId::from_random(clock::random16().map_err(|error| internal(error.to_string()))?);
         let Compiled { mut plan, notes } = self.plan(world, &account.home, kind.as_deref(), &start)?;
+        if let Some(repository) = start.repository.clone() {
+            grant_repository(&mut plan, repository, &account.home);
+        }
         plan.run = id.clone();
         plan.mode = start.mode;
         plan.limits.seconds = match (plan.limits.seconds, start.seconds) {
@@ -541,6 +544,21 @@ impl Cages {
             return;
         };
         run.state().expired.get_or_insert_with(|| why.to_owned());
+    }
+}
+
+/// Adds the repository of a worktree to its plan, as the account names it: the same word that names the workspace. It
+/// gets the same seals. What a line of the plan speaks of already stays as it is; the launcher then says why git fails.
+fn grant_repository(plan: &mut CagePlan, repository: String, home: &str) {
+    let path = Path::new(&repository);
+    let plain =
+        path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let above = |other: &str| Path::new(other).starts_with(path);
+    let named = plan.files.iter().any(|rule| path.starts_with(&rule.path) || above(&rule.path));
+    if plain && !named && !above(home) && !above(&plan.workspace) {
+        let source = "the workspace is a worktree of this repository".to_owned();
+        let access = FileAccess::Write;
+        plan.files.push(FileRule { path: repository, access, optional: false, initial: None, source });
     }
 }
 

@@ -33,6 +33,10 @@ pub struct RunStart {
     pub kind: Option<String>,
     /// Absolute path of the workspace, symbolic links resolved.
     pub workspace: String,
+    /// The common folder of the repository that the workspace is a worktree of, where it lies outside the workspace and
+    /// says itself that it has this worktree. Granted like the workspace, unless a line of the plan speaks of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
     /// The executable file that will be started: absolute, symbolic links resolved.
     pub program: String,
     /// The path by which it was found, where that is another one (`~/.local/bin/claude`): both are granted.
