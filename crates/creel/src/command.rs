@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::failure::Outcome;
 use crate::{
-    agents, approvals, break_glass, demo, guard, inspect, log, policy, profile, programs, run, runs, service, status,
-    support, up, why,
+    agents, approvals, break_glass, demo, doctor, guard, inspect, log, policy, profile, programs, run, runs, service,
+    status, support, up, why,
 };
 
 /// Finds the AI agents of this machine, bounds what they can reach, judges what they do, and keeps the proof.
@@ -72,6 +72,8 @@ enum Command {
     Service(service::Arguments),
     /// Run a command in a cage that reaches only what its profile grants.
     Run(run::Arguments),
+    /// What cages can hold on this machine, found out by trying; needs no daemon.
+    Doctor(doctor::Arguments),
     /// The runs in cages: list, attach, signal, stop, start more in one.
     Runs(runs::Arguments),
     /// Put together a diagnosis without secrets or content, for a bug report.
@@ -112,6 +114,7 @@ impl Line {
             Command::Service(arguments) => service::run(arguments),
             Command::Support(arguments) => support::run(&arguments, runtime),
             Command::Run(arguments) => run::run(&arguments, runtime),
+            Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Runs(arguments) => runs::run(&arguments, runtime),
             Command::RunDetached { program, arguments } => programs::detached(&program, &arguments),
             Command::DemoAgent(stage) => demo::stage(&stage),

@@ -11,6 +11,7 @@ mod clock;
 mod command;
 mod connection;
 mod demo;
+mod doctor;
 mod failure;
 mod guard;
 mod inspect;

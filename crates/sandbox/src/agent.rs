@@ -20,6 +20,7 @@ use crate::filter::{self, FilterSpec};
 use crate::probe::{self, ProbeSet};
 use crate::setup::{Command, FromCage, Setup, failed};
 use crate::sys::process;
+use crate::warden;
 
 /// Where programs are looked for when the environment does not say.
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
@@ -88,7 +89,9 @@ fn ready(start: &Start<'_>) -> Result<(), Broken> {
     if let Some((slave, _)) = start.terminal {
         at("come to the foreground", rustix::termios::tcsetpgrp(slave, rustix::process::getpid()))?;
     }
-    process::default_signals();
+    // The language's own start ignores this one.
+    process::default_signals(&[libc::SIGPIPE]);
+    process::default_signals(&warden::IGNORED);
     rustix::process::umask(start.setup.umask);
     limit(&start.setup.limits).map_err(|error| ("set the limits", error))?;
     at("enter the folder", rustix::process::chdir(start.command.folder.as_c_str()))?;

@@ -4,6 +4,7 @@
 //! wrong: the broker's memory is reachable for nobody, but what it sends was caused by a hostile process, so lengths and
 //! counts are bounded on both ends.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -74,12 +75,30 @@ pub(crate) fn send<T: Serialize>(
 /// # Errors
 /// The kernel's; `WouldBlock` where there is none and `flags` say not to wait; `InvalidData` for what is no message.
 pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd, flags: RecvFlags) -> io::Result<Option<Received<T>>> {
-    let mut bytes = vec![0; MAX_MESSAGE];
+    SPACE.with_borrow_mut(|bytes| {
+        if bytes.is_empty() {
+            // Zeroed by the kernel as far as it is touched, which is not far.
+            *bytes = vec![0; MAX_MESSAGE];
+        }
+        receive_into(socket.as_fd(), bytes, flags)
+    })
+}
+
+thread_local! {
+    /// Kept between messages: a new one for each would be as many mappings made and ended.
+    static SPACE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn receive_into<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    flags: RecvFlags,
+) -> io::Result<Option<Received<T>>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let count = loop {
-        match rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
+        match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut *bytes)], &mut ancillary, flags) {
             Ok(got) if got.flags.contains(rustix::net::ReturnFlags::TRUNC) => {
                 return Err(io::ErrorKind::InvalidData.into());
             }

@@ -17,7 +17,7 @@ use rustix::net::SendFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, WaitOptions};
 
 use crate::channel;
-use crate::root::build::{Failed, Step as _, build};
+use crate::root::build::{Built, Failed, Step as _, build};
 use crate::root::layout::What;
 use crate::root::resolve::open_without_links;
 use crate::seal::{Root, Scanned, SealSet};
@@ -30,7 +30,7 @@ use crate::warden;
 pub(crate) fn run(setup: &Setup, ends: Ends) -> ! {
     let gate = ends.gate.as_fd();
     let prepared = prepare(setup, &ends);
-    let (seals, scanned) = match prepared {
+    let (built, seals, scanned) = match prepared {
         Ok(prepared) => prepared,
         Err(failed) => {
             let _ = channel::send(gate, &FromCage::Failed(failed.to_string()), &[], SendFlags::empty());
@@ -46,6 +46,15 @@ pub(crate) fn run(setup: &Setup, ends: Ends) -> ! {
         }
     };
     drop((seals, scanned));
+    // This waits for a grace period of the kernel; meanwhile the broker gets ready. The command waits for both.
+    let told = match built.forget_host() {
+        Ok(()) => channel::send(gate, &FromCage::HostForgotten, &[], SendFlags::empty()),
+        Err(failed) => channel::send(gate, &FromCage::Failed(failed.to_string()), &[], SendFlags::empty())
+            .and(Err(io::ErrorKind::Other.into())),
+    };
+    if told.is_err() {
+        process::exit_now(1);
+    }
     let Ends { life, gate, orders, events } = ends;
     drop((gate, orders, events));
     let _ = stand_still();
@@ -54,7 +63,7 @@ pub(crate) fn run(setup: &Setup, ends: Ends) -> ! {
     process::exit_now(1)
 }
 
-fn prepare(setup: &Setup, ends: &Ends) -> Result<(SealSet, Scanned), Failed> {
+fn prepare(setup: &Setup, ends: &Ends) -> Result<(Built, SealSet, Scanned), Failed> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step("tie the cage to its supervisor")?;
     rustix::process::setsid().step("lead a session")?;
     process::close_all_but(&[ends.gate.as_fd(), ends.life.as_fd(), ends.orders.as_fd(), ends.events.as_fd()]);
@@ -75,18 +84,18 @@ fn prepare(setup: &Setup, ends: &Ends) -> Result<(SealSet, Scanned), Failed> {
     let layer = setup.layer.as_ref().map(|layer| layer.mount()).transpose().step("mount the workspace's layer")?;
     rustix::process::umask(Mode::empty());
     let built = build(&setup.layout, setup.limits.temporary_bytes, layer)?;
-    built.forget_host()?;
-    let sealed = seal(setup)?;
+    rustix::process::chdir(c"/").step("enter the new root")?;
+    let (seals, scanned) = seal(setup)?;
     // From here on nobody of this account may look into this process or the broker, and nothing gains rights by exec.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("close the memory")?;
     rustix::thread::set_no_new_privs(true).step("give up new privileges")?;
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none).step("forbid core files")?;
-    Ok(sealed)
+    Ok((built, seals, scanned))
 }
 
 /// One account and one group, mapped to themselves.
-fn map_ids((uid, gid): (u32, u32)) -> io::Result<()> {
+pub(crate) fn map_ids((uid, gid): (u32, u32)) -> io::Result<()> {
     let write = |file: &str, text: &str| -> io::Result<()> {
         std::fs::OpenOptions::new().write(true).open(file)?.write_all(text.as_bytes())
     };

@@ -158,7 +158,7 @@ impl Launch {
         let mut cage = Cage::new(init, life, orders, events, self.plan.limits.seconds)?;
         let mut built = Built::default();
         let deadline = Instant::now() + PREPARE;
-        while built.agent.is_none() {
+        while built.agent.is_none() || !built.host_forgotten {
             built.take(&gate, deadline)?;
         }
         let agent = built.agent.unwrap_or(init);
@@ -350,6 +350,7 @@ struct Built {
     outcomes: Vec<Outcome>,
     file_rules: u32,
     agent: Option<Pid>,
+    host_forgotten: bool,
 }
 
 impl Built {
@@ -362,6 +363,7 @@ impl Built {
         match (got.message, descriptor) {
             (FromCage::Port(port), Some(listener)) => self.forwarder.add(port, listener)?,
             (FromCage::Terminal, Some(master)) => self.master = Some(master),
+            (FromCage::HostForgotten, _) => self.host_forgotten = true,
             (FromCage::FileRules(version), _) => self.file_rules = version,
             (FromCage::Outcomes(outcomes), _) => self.outcomes = outcomes,
             (FromCage::Failed(why), _) => return Err(LaunchError::Build(why)),

@@ -6,6 +6,7 @@
 
 pub mod broker;
 pub mod changes;
+pub mod doctor;
 pub mod filter;
 pub mod gitconfig;
 pub mod learn;

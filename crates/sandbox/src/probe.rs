@@ -1,7 +1,7 @@
 //! A finished cage to what was tried in it and what came back; and those outcomes to the controls of a statement.
 //!
-//! Every probe is the real call, made by a child of the very process that then becomes the command. The one fact a
-//! newcomer gets wrong: an error is the good answer here; what must not happen is success, so a probe whose object does
+//! Every probe is the real call, made by the very process that then becomes the command, or by a child of it. The one
+//! fact a newcomer gets wrong: an error is the good answer here; what must not happen is success, so a probe whose object does
 //! not exist on this machine proves nothing and says so.
 
 use std::io;
@@ -83,17 +83,23 @@ pub(crate) struct Outcome {
     pub(crate) held: Option<bool>,
 }
 
-/// Tries everything in a child and sends [`FromCage::Outcomes`] through `gate`.
+/// Tries what is to be tried and sends [`FromCage::Outcomes`] through `gate`.
+///
+/// The cheap attempts are made by the caller itself: should one of them change it, it never becomes the command, because
+/// what went through stops the run. Those that make files are left to a child.
 ///
 /// # Errors
-/// The child cannot be made, or did not come to its end.
+/// The outcomes cannot be sent; the child cannot be made, or did not come to its end.
 pub(crate) fn run(set: &ProbeSet, gate: BorrowedFd<'_>) -> io::Result<()> {
+    let tell = || {
+        let outcomes = Trial { set, outcomes: Vec::with_capacity(64) }.all();
+        channel::send(gate, &FromCage::Outcomes(outcomes), &[], SendFlags::empty())
+    };
+    if !set.all {
+        return tell();
+    }
     match process::fork()? {
-        Fork::Child => {
-            let outcomes = Trial { set, outcomes: Vec::new() }.all();
-            let sent = channel::send(gate, &FromCage::Outcomes(outcomes), &[], SendFlags::empty());
-            process::exit_now(i32::from(sent.is_err()))
-        }
+        Fork::Child => process::exit_now(i32::from(tell().is_err())),
         Fork::Parent(child) => loop {
             match rustix::process::waitpid(Some(child), WaitOptions::empty()) {
                 Ok(Some((_, status))) if status.exit_status() == Some(0) => return Ok(()),
@@ -177,11 +183,16 @@ impl Trial<'_> {
 
     fn process(&mut self) {
         let mut leaked = Vec::new();
-        for number in 3..256 {
-            // Only numbers are asked for, so that nothing is opened by asking.
-            let Ok(name) = std::fs::read_link(format!("/proc/self/fd/{number}")) else { continue };
+        let names: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+            .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+            .unwrap_or_default();
+        // Without the standard three something is wrong with the list itself.
+        if names.len() < 3 {
+            leaked.push("the list of descriptors cannot be read".to_owned());
+        }
+        for number in names.into_iter().filter(|number| *number > 2) {
             if !closes_on_exec(number) {
-                leaked.push(format!("{number} ({})", name.display()));
+                leaked.push(number.to_string());
             }
         }
         let held = leaked.is_empty();

@@ -107,6 +107,8 @@ pub(crate) struct Ends {
 pub(crate) enum FromCage {
     /// A listener on this port of the cage's loopback device comes along.
     Port(u16),
+    /// The host's mounts are gone; without this no command may begin.
+    HostForgotten,
     /// The other side of the command's terminal comes along.
     Terminal,
     /// The kernel's file rules are on, in this version of their interface; 0: the kernel has none.

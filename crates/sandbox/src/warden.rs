@@ -33,6 +33,20 @@ pub(crate) const FIRST: u32 = 0;
 /// Most commands at once in one run.
 const MAX_COMMANDS: usize = 64;
 
+/// Signals that mean nothing to the broker, and something to commands.
+pub(crate) const IGNORED: [i32; 10] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+];
+
 /// The life of the broker's process.
 pub(crate) fn run(setup: &Setup, ends: Ends, seals: SealSet, scanned: Scanned) -> ! {
     let Ends { gate, life, orders, events } = ends;
@@ -64,18 +78,7 @@ fn begin<'a>(
     }
     let _ = rustix::thread::set_name(c"creel-broker");
     // What a terminal sends to its session must not end the broker, nor stop it.
-    process::ignore_signals(&[
-        libc::SIGHUP,
-        libc::SIGINT,
-        libc::SIGQUIT,
-        libc::SIGTERM,
-        libc::SIGTSTP,
-        libc::SIGTTIN,
-        libc::SIGTTOU,
-        libc::SIGUSR1,
-        libc::SIGUSR2,
-        libc::SIGALRM,
-    ]);
+    process::ignore_signals(&IGNORED);
     let children = at("watch for ends", process::signals(&[libc::SIGCHLD]))?;
     let mut slave = None;
     if let Some(wanted) = &setup.terminal {

@@ -24,6 +24,9 @@ use crate::{clock, out, up};
 /// Exit code when the cage could not be started; 126 and 127 mean that the program could not be executed or found.
 const NOT_STARTED: i32 = 125;
 
+/// Exit code when the run was stopped from outside: what a shell says of a killed command.
+const STOPPED: i32 = 137;
+
 /// Arguments of `creel run -- COMMAND`.
 #[derive(Debug, Args)]
 pub(crate) struct Start {
@@ -300,10 +303,14 @@ fn drive(cage: &mut Cage, reporter: &mut Reporter, watch: &mut Watch, state: &Pa
                 }
                 Happening::Other(_) => asked = true,
                 Happening::TimeOver => {
-                    stopped = Some("its time was over".to_owned());
+                    stopped = Some("its time is over".to_owned());
                     cage.stop();
                 }
-                Happening::Ended(end) => {
+                Happening::Ended(mut end) => {
+                    if let Some(why) = &stopped {
+                        out::say(&format!("creel: stopped, because {why}"));
+                        end = End::Code(STOPPED);
+                    }
                     let exit = match (stopped, end) {
                         (Some(why), _) => RunExit::Stopped(why),
                         (None, End::Code(code)) => RunExit::Code(u8::try_from(code).unwrap_or(u8::MAX)),
@@ -319,7 +326,7 @@ fn drive(cage: &mut Cage, reporter: &mut Reporter, watch: &mut Watch, state: &Pa
             && let Some(server) = &mut server
             && server.serve(cage)
         {
-            stopped = Some("somebody stopped it with `creel runs stop`".to_owned());
+            stopped = Some("`creel runs stop` was called".to_owned());
             cage.stop();
         }
     }

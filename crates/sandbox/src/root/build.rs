@@ -2,8 +2,8 @@
 //!
 //! Every object of the host is copied as a mount *before* anything is put anywhere, and folders are only ever made in
 //! file systems that nobody else can see yet; nothing is created through a path that somebody else controls. The one
-//! fact a newcomer gets wrong: until [`Built::forget_host`] has run the host's mounts still exist below the new root,
-//! out of reach by path, so no command may be started before it.
+//! fact a newcomer gets wrong: until [`Built::forget_host`] has run the host's mounts still exist above the new root,
+//! reached by `/..` alone, so no command may be started before it.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -64,20 +64,18 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     }
 }
 
-/// A root that stands.
+/// A root that stands, read-only, with the host's still mounted above it, where only `/..` leads.
 #[derive(Debug)]
-pub(crate) struct Built {
-    root: OwnedFd,
-}
+#[must_use = "the host is still mounted"]
+pub(crate) struct Built(());
 
 impl Built {
-    /// Ends the host's mounts in this namespace and makes the new root read-only.
+    /// Ends the host's mounts in this namespace.
     ///
     /// # Errors
     /// [`Failed`]; then the host may still be there, and the caller must end.
     pub(crate) fn forget_host(self) -> Result<(), Failed> {
-        mount::drop_old_root().step("unmount the host")?;
-        mount::restrict_one(self.root.as_fd(), Attributes::READ_ONLY).step("seal the root")
+        mount::drop_old_root().step("unmount the host")
     }
 }
 
@@ -151,8 +149,9 @@ pub(crate) fn build(layout: &Layout, temporary_bytes: Option<u64>, layer: Option
     for hollow in inside.hollow {
         mount::restrict_one(hollow.as_fd(), Attributes::READ_ONLY).step("close what stands for refused folders")?;
     }
+    mount::restrict_one(root.as_fd(), Attributes::READ_ONLY).step("seal the root")?;
     mount::switch_root(root.as_fd()).step("enter the new root")?;
-    Ok(Built { root })
+    Ok(Built(()))
 }
 
 /// What a grant's mount does not let through.

@@ -279,6 +279,26 @@ fn order(pieces: &mut Vec<Piece>) {
         denied(a).cmp(&denied(b)).then_with(|| a.at.split('/').cmp(b.at.split('/'))).then_with(|| rank(b).cmp(&rank(a)))
     });
     pieces.dedup_by(|next, kept| next.at == kept.at && (next.what == What::Denied) == (kept.what == What::Denied));
+    // A grant that its folder makes already would be one mount more for nothing.
+    let mut above: Vec<Piece> = Vec::new();
+    pieces.retain(|piece| {
+        above.retain(|folder| within(&piece.at, &folder.at));
+        let shown = above.last().is_some_and(|folder| shows(folder, piece));
+        if !shown && piece.what != What::Denied {
+            above.push(piece.clone());
+        }
+        !shown
+    });
+}
+
+/// Whether a folder's grant shows what a piece below it would, with the same rights.
+fn shows(folder: &Piece, piece: &Piece) -> bool {
+    match (&folder.what, &piece.what) {
+        (What::Host { path: outer, access: one, directory: true }, What::Host { path: inner, access: other, .. }) => {
+            one == other && *outer == folder.at && *inner == piece.at
+        }
+        _ => false,
+    }
 }
 
 /// Which of two pieces at one path counts: the higher.
@@ -318,6 +338,20 @@ mod tests {
         order(&mut pieces);
         let paths: Vec<&str> = pieces.iter().map(|piece| piece.at.as_str()).collect();
         assert_eq!(paths, ["/a", "/a/b", "/a-b", "/a/b/secret"]);
+    }
+
+    #[test]
+    fn a_grant_that_its_folder_makes_is_no_piece_of_its_own() {
+        let mut pieces = vec![
+            host("/usr", FileAccess::Execute),
+            host("/usr/bin", FileAccess::Execute),
+            host("/usr/local", FileAccess::Write),
+            host("/usr/local/bin", FileAccess::Execute),
+            host("/usr/share", FileAccess::Execute),
+        ];
+        order(&mut pieces);
+        let paths: Vec<&str> = pieces.iter().map(|piece| piece.at.as_str()).collect();
+        assert_eq!(paths, ["/usr", "/usr/local", "/usr/local/bin"]);
     }
 
     #[test]

@@ -148,6 +148,8 @@ pub(crate) fn switch_root(new_root: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn drop_old_root() -> io::Result<()> {
+    // What lies on top at the root is the old one; `.` would be the new one by now.
+    rustix::process::chdir(c"/..")?;
     rustix::mount::unmount(c".", rustix::mount::UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir(c"/")?)
 }

@@ -148,15 +148,14 @@ pub(crate) fn next_signal(fd: BorrowedFd<'_>) -> Option<i32> {
     }
 }
 
-/// Gives all signals their default effect and holds none back, as a new program expects.
-pub(crate) fn default_signals() {
-    // SAFETY: dispositions and mask of this process only; the set is emptied before use.
+/// Gives these signals their default effect, and holds none back.
+pub(crate) fn default_signals(numbers: &[i32]) {
+    for number in numbers {
+        // SAFETY: a disposition of this process only.
+        unsafe { libc::signal(*number, libc::SIG_DFL) };
+    }
+    // SAFETY: the mask of this process only; the set is emptied before use.
     unsafe {
-        for number in 1..=64 {
-            if number != libc::SIGKILL && number != libc::SIGSTOP {
-                libc::signal(number, libc::SIG_DFL);
-            }
-        }
         let mut set = std::mem::zeroed::<libc::sigset_t>();
         libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
