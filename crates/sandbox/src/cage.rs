@@ -118,6 +118,7 @@ pub struct Cage {
     signals: Option<OwnedFd>,
     deadline: Option<Instant>,
     seconds: Option<u64>,
+    began_unix_ns: i64,
     starting: Vec<(u32, OwnedFd)>,
     next: u32,
     first: Option<End>,
@@ -150,6 +151,7 @@ impl Cage {
             signals: None,
             deadline: None,
             seconds,
+            began_unix_ns: i64::MAX,
             starting: Vec::new(),
             next: FIRST_COMMAND,
             first: None,
@@ -186,6 +188,8 @@ impl Cage {
             raw.copy_size(master.as_fd());
             self.raw = Some(raw);
         }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        self.began_unix_ns = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
         self.deadline = self.seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         Ok(())
     }
@@ -486,7 +490,10 @@ impl Cage {
             match channel::receive::<CageEvent>(events, RecvFlags::DONTWAIT) {
                 Ok(Some(got)) => {
                     any = true;
-                    happened.push(Happening::Event(got.message));
+                    // What the probes caused is no doing of the command's.
+                    if got.message.at_unix_ns >= self.began_unix_ns {
+                        happened.push(Happening::Event(got.message));
+                    }
                 }
                 Ok(None) => self.events = None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return any,
