@@ -12,8 +12,8 @@ use rustix::io::Errno;
 
 use super::caller::Call;
 use super::{Broker, Why, join};
-use crate::seal::Judged;
 use crate::seal::name::fold;
+use crate::seal::{Judged, is_sample};
 
 /// Folders that are remembered.
 const MOST_PARENTS: usize = 32;
@@ -107,7 +107,11 @@ impl Broker {
             }
         };
         if let Some(verdict) = verdict {
-            return verdict;
+            let folder = parent.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            if !is_sample(folder, name) {
+                return verdict;
+            }
+            asked = true;
         }
         if known.is_none() && !asked {
             self.remember(parent, Parent::Open(root));

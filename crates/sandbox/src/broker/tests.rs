@@ -347,7 +347,8 @@ fn git_configurations_change_only_where_nothing_executes() {
         mkdir -p tools/hooks; if (echo evil > tools/hooks/pre-commit) 2>/dev/null; then exit 1; fi
         git init -q sub; git -C sub config user.name C; no git -C sub config alias.x '!evil'
         printf '[alias]\\n\\tx = !evil\\n' > c; no mv c sub/.git/config; no cp c sub/.git/config; rm -rf sub
-        git init -q --bare b.git; no git -C b.git config core.pager evil; git -C b.git config gc.auto 0; rm -rf b.git
+        (unset GIT_TEMPLATE_DIR; git init -q full; no mv full/.git/hooks/pre-commit.sample full/.git/hooks/pre-commit
+        no cp full/.git/hooks/pre-commit.sample full/.git/hooks/pre-commit; rm -rf full); git init -q --bare b.git; no git -C b.git config core.pager evil; git -C b.git config gc.auto 0; rm -rf b.git
         [ -z \"$(git config --get core.fsmonitor)\" ]; [ \"$(git config user.name)\" = B ]",
     );
     ran.well();

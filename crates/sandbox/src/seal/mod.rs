@@ -173,7 +173,9 @@ impl SealSet {
             let (Some(name), Some(prefix)) = (path.get(start..end), path.get(..end)) else { continue };
             if start > root.len() {
                 let last = end == path.len();
-                if let Some((kind, rule)) = self.names(prefix, name, last, packages, exists) {
+                let sample = path.get(end + 1..).is_some_and(|rest| is_sample(name, rest))
+                    && git_name(prefix, name, exists).is_some();
+                if !sample && let Some((kind, rule)) = self.names(prefix, name, last, packages, exists) {
                     return if last { Judged::Sealed { kind, rule } } else { Judged::Inside { rule } };
                 }
                 packages = packages || name == PACKAGES;
@@ -297,6 +299,12 @@ fn git_name(path: &[u8], folded: &[u8], exists: &mut dyn FnMut(&[u8]) -> bool) -
         folder = above(folder);
     }
     repository::is(folder, exists).then_some(*kind)
+}
+
+/// Whether `name` in a folder called `folder` is one of the samples that git puts beside hooks and never runs: `git init`
+/// makes them, unless it is told otherwise. They cannot become hooks, because every other name there is sealed.
+pub(crate) fn is_sample(folder: &[u8], name: &[u8]) -> bool {
+    folder == b"hooks" && name.len() > 7 && name.ends_with(b".sample") && !name.contains(&b'/')
 }
 
 /// Whether one of the components between the root and the last is [`PACKAGES`].

@@ -19,6 +19,7 @@ fn set() -> SealSet {
         seal(&[".git", "hooks"], SealKind::Directory),
         seal(&[".vscode"], SealKind::Directory),
         seal(&[".github", "workflows"], SealKind::Directory),
+        seal(&[".github", "hooks"], SealKind::Directory),
         seal(&[".envrc"], SealKind::File),
         seal(&["*.mcp.json"], SealKind::File),
         Seal { below: Some("/w/project".to_owned()), ..seal(&[".claude"], SealKind::Directory) },
@@ -43,6 +44,10 @@ fn paths_mean_what_their_names_say() {
         ("/w/a", '-'),
         ("/w/.git/hooks", 'D'),
         ("/w/.git/hooks/pre-commit", 'd'),
+        ("/w/.git/hooks/pre-commit.sample", '-'),
+        ("/w/.git/hooks/x.sample/y", 'd'),
+        ("/w/.vscode/hooks/x.sample", 'd'),
+        ("/w/.github/hooks/x.sample", 'd'),
         ("/w/deep/er/.GIT/Hooks/x", 'd'),
         ("/w/src/hooks/use.ts", '-'),
         ("/w/.git/config", 'C'),
@@ -97,7 +102,7 @@ fn a_name_that_leads_to_a_sealed_one_is_known() {
             .map(|lead| lead.rest.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join("/"))
             .collect()
     };
-    assert_eq!(rests("/w/.github"), ["workflows"]);
+    assert_eq!(rests("/w/.github"), ["workflows", "hooks"]);
     assert!(rests("/w/.git").contains(&"info/attributes".to_owned()));
     assert!(rests("/w/a").is_empty());
     assert!(rests("/w/node_modules/p/.github").is_empty());
