@@ -46,6 +46,7 @@ fn what_a_reviewed_run_writes_waits_for_a_person_and_can_be_taken_back() {
     let seen = caged(&stage, &["--review"], &format!("{RUN}; cat src/changed; test ! -e gone")).well().unwrap();
     assert_eq!(seen.stdout, "one\nmore\n");
     assert_eq!(manifest(&stage), was, "nothing is written yet");
+    assert!(seen.stderr.contains("the workspace is as it was"), "{}", seen.stderr);
 
     // A patch that git takes, and that draws nothing.
     let patch = creel(&stage, &["run", "diff"]).well().unwrap();

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use creel_model::cage::{CageEventKind, Control, WorkspaceMode};
+use creel_model::cage::{CageEventKind, CagePlan, Control, FileAccess, WorkspaceMode};
 use creel_sandbox::changes::Watch;
 use creel_sandbox::{Cage, End, Happening, Launch, LaunchError, Probes, SocketFolder, remote};
 use creel_wire::control::{
@@ -238,7 +238,13 @@ fn launch(
         out::say(&format!("creel: {refusals} refused; see `creel why {run}`"));
     }
     match (arguments.review, finished.kept) {
-        (true, true) => out::say(&format!("creel: nothing is written yet; see `creel run diff {run}`")),
+        (true, true) => {
+            out::say(&format!("creel: the workspace is as it was; see `creel run diff {run}`"));
+            let outside = written_at_once(&begun.plan.plan);
+            if !outside.is_empty() {
+                out::say(&format!("creel: a review holds back the workspace only, and not {}", outside.join(", ")));
+            }
+        }
         (true, false) => out::say("creel: the run wrote nothing"),
         _ => {}
     }
@@ -247,6 +253,12 @@ fn launch(
         out::say(&format!("creel: what it needed: `creel run learned {run}`{lost}"));
     }
     Ok(end)
+}
+
+/// Folders outside the workspace that a reviewed run may write; these are written at once.
+fn written_at_once(plan: &CagePlan) -> Vec<&str> {
+    let writes = plan.files.iter().filter(|line| line.access == FileAccess::Write);
+    writes.map(|line| line.path.as_str()).filter(|path| !Path::new(path).starts_with(&plan.workspace)).collect()
 }
 
 fn refused(error: LaunchError) -> Stopped {

@@ -80,7 +80,7 @@ pub(crate) fn as_account(test: &str) -> bool {
 
 /// A workspace, a state folder, and one reviewed run that has ended.
 pub(crate) struct Trial {
-    _dir: tempfile::TempDir,
+    _dirs: [tempfile::TempDir; 2],
     /// The workspace.
     pub(crate) workspace: PathBuf,
     /// The state folder.
@@ -91,9 +91,20 @@ impl Trial {
     /// Makes the workspace with a shell script, then runs another one in a real overlay over it, in namespaces of its
     /// own.
     pub(crate) fn new(prepare: &str, run: &str) -> Self {
+        Self::with_state(tempfile::tempdir().unwrap(), prepare, run)
+    }
+
+    /// The same with the state folder on another filesystem than the workspace, where this machine has one.
+    pub(crate) fn across(prepare: &str, run: &str) -> Self {
+        let elsewhere = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::with_state(elsewhere.unwrap(), prepare, run)
+    }
+
+    fn with_state(state: tempfile::TempDir, prepare: &str, run: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
-        let trial = Self { workspace: root.join("work"), state: root.join("state"), _dir: dir };
+        let state_path = state.path().canonicalize().unwrap().join("state");
+        let trial = Self { workspace: root.join("work"), state: state_path, _dirs: [dir, state] };
         std::fs::create_dir(&trial.workspace).unwrap();
         let shell = std::process::Command::new("sh").args(["-ec", prepare]).current_dir(&trial.workspace).status();
         assert!(shell.unwrap().success(), "preparing the workspace");

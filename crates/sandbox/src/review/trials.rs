@@ -50,24 +50,26 @@ fn a_commit_makes_the_workspace_what_the_run_saw_and_undo_makes_it_what_it_was()
     if !as_account("review::trials::a_commit_makes_the_workspace_what_the_run_saw_and_undo_makes_it_what_it_was") {
         return;
     }
-    let trial = Trial::new(&format!("{PREPARE}\n{MANIFEST} ../was"), &format!("{RUN}\n{MANIFEST} ../seen"));
-    let was = std::fs::read_to_string(trial.workspace.join("../was")).unwrap();
-    let seen = std::fs::read_to_string(trial.workspace.join("../seen")).unwrap();
-    assert_eq!(trial.manifest(), was, "the workspace itself was not touched");
-    assert!(trial.left() > 15);
-    for _ in 0..2 {
-        let committed = trial.commit(&everything());
-        assert_eq!((committed.left, committed.refused), (Vec::new(), false));
-        assert_eq!(trial.manifest(), seen);
-        assert_eq!(trial.left(), 0, "what was carried over is no difference any more");
-        let restored = undo(&trial.folder()).unwrap();
-        assert_eq!(restored.left, []);
+    for make in [Trial::new, Trial::across] {
+        let trial = make(&format!("{PREPARE}\n{MANIFEST} ../was"), &format!("{RUN}\n{MANIFEST} ../seen"));
+        let was = std::fs::read_to_string(trial.workspace.join("../was")).unwrap();
+        let seen = std::fs::read_to_string(trial.workspace.join("../seen")).unwrap();
+        assert_eq!(trial.manifest(), was, "the workspace itself was not touched");
+        assert!(trial.left() > 15);
+        for _ in 0..2 {
+            let committed = trial.commit(&everything());
+            assert_eq!((committed.left, committed.refused), (Vec::new(), false));
+            assert_eq!(trial.manifest(), seen);
+            assert_eq!(trial.left(), 0, "what was carried over is no difference any more");
+            let restored = undo(&trial.folder()).unwrap();
+            assert_eq!(restored.left, []);
+            assert_eq!(trial.manifest(), was);
+        }
+        assert!(undo(&trial.folder()).unwrap().of_unix_ns.is_none(), "there is nothing left to undo");
+        discard(trial.folder(), false).unwrap();
         assert_eq!(trial.manifest(), was);
+        assert!(Folder::open(&trial.state, "r-1").is_err());
     }
-    assert!(undo(&trial.folder()).unwrap().of_unix_ns.is_none(), "there is nothing left to undo");
-    discard(trial.folder(), false).unwrap();
-    assert_eq!(trial.manifest(), was);
-    assert!(Folder::open(&trial.state, "r-1").is_err());
 }
 
 #[test]
