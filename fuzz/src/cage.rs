@@ -273,7 +273,7 @@ pub fn seal(input: &[u8]) {
     let mut path = b"/w/".to_vec();
     path.extend(input.iter().copied().filter(|byte| *byte != 0));
     let judged = set.judge(b"/w", &path, &mut |_| false);
-    let _ = set.leads(&path, &mut |_| true);
+    let _ = set.leads(b"/w", &path, &mut |_| true);
     let lower = String::from_utf8_lossy(&path).to_ascii_lowercase();
     let parts: Vec<&str> = lower.split('/').skip(2).filter(|part| !part.is_empty()).collect();
     let packages = parts.contains(&"node_modules");
