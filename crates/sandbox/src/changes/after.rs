@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use creel_model::cage::{CageEvent, CageEventKind, WorkspaceMode};
@@ -88,6 +89,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) path: &'a str,
     /// When the run began, by the clock that stamps files.
     pub(crate) began_unix_ns: i64,
+    /// creel's state folder: where it lies in the workspace, changes there are creel's own.
+    pub(crate) state: &'a Path,
     /// Its folder; a short run on the workspace itself has none.
     pub(crate) run: Option<&'a Folder>,
 }
@@ -96,7 +99,9 @@ impl<'a> Ground<'a> {
     fn of(run: &'a Folder) -> Self {
         let facts = run.facts();
         let (path, began_unix_ns) = (facts.workspace.as_str(), facts.began_unix_ns);
-        Self { workspace: run.workspace(), path, began_unix_ns, run: Some(run) }
+        // `<state>/runs/<run>`
+        let state = run.path().ancestors().nth(2).unwrap_or(run.path());
+        Self { workspace: run.workspace(), path, began_unix_ns, state, run: Some(run) }
     }
 
     /// Finds out what changed.
@@ -239,6 +244,8 @@ fn of_workspace(ground: &Ground<'_>) -> Changes {
         }
         true
     });
+    let own = ground.state.strip_prefix(ground.path).ok().and_then(Relative::parse);
+    changes.changed.retain(|changed| !own.as_ref().is_some_and(|own| changed.path.is_within(own)));
     if late {
         changes.gaps.push("the walk at the end took too long");
         return changes;
@@ -399,7 +406,6 @@ enum Place {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::atomic::AtomicBool;
 
     use super::super::Snapshot;
@@ -475,6 +481,20 @@ mod tests {
             "incomplete . --",
         ];
         assert_eq!(said(&run), expected);
+    }
+
+    #[test]
+    fn what_creel_writes_in_a_workspace_that_holds_its_state_is_no_change() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("work")).unwrap();
+        shell(dir.path(), "mkdir -p state/journal; echo old > file; echo old > state/journal/tile");
+        move_file_clock(dir.path());
+        let workspace = dir.path().join("work");
+        let plan = plan("r-1", &workspace, WorkspaceMode::Direct);
+        let run = Folder::create(&workspace.join("state"), &plan).unwrap();
+        Snapshot::take(&run).unwrap();
+        shell(dir.path(), "echo new > file; echo new > state/journal/tile");
+        assert_eq!(said(&run), ["changed file -+"]);
     }
 
     #[test]

@@ -144,7 +144,8 @@ impl Watch {
             self.run = beside.thread.join().ok().flatten();
         }
         let (path, began_unix_ns) = (self.plan.workspace.as_str(), self.began_unix_ns);
-        let ground = Ground { workspace: self.workspace.as_fd(), path, began_unix_ns, run: self.run.as_ref() };
+        let (workspace, state, run) = (self.workspace.as_fd(), self.state.as_path(), self.run.as_ref());
+        let ground = Ground { workspace, path, began_unix_ns, state, run };
         let changes = ground.after();
         let events = ground.events(&changes, now_unix_ns);
         let lost = self.recorder.as_ref().map_or(0, Recorder::lost);
