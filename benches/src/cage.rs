@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::unistd::geteuid;
 
-use crate::figures::{self, At};
+use crate::figures::{self, At, Samples};
 use crate::spawned::{self, Times};
 use crate::{Failure, cage_tasks, machine, stage};
 
@@ -355,7 +355,7 @@ impl Inner {
             figures::figure(&format!("{name}, p50"), times.wall.median() / 1e3, "ms");
             figures::figure(&format!("{name}, p99"), times.wall.p99() / 1e3, "ms");
             let cpu = times.cpu.sum() / times.cpu.count().max(1) as f64 / 1e3;
-            figures::figure(&format!("{name}, processor time, mean"), cpu, "ms");
+            figures::figure(&format!("{name}, processor time of what it waits for, mean"), cpu, "ms");
             match syscalls(&mut candidate.command(&words)?, &work)? {
                 Some(count) => figures::figure(&format!("{name}, system calls"), count as f64, ""),
                 None => figures::note(&format!("no strace that can follow {name}: its system calls are not counted")),
@@ -411,10 +411,21 @@ impl Drop for Runs {
     }
 }
 
-/// What one piece of work took inside of each candidate: on the wall without the start, and in processor time with it
-/// and with whoever works for it, but for the daemon. A peer that cannot do it is told and has no times.
-pub(crate) fn in_turns(inner: &Inner, rounds: usize, words: &[String]) -> Result<Vec<Option<Times>>, Failure> {
-    let mut found: Vec<Option<Times>> = inner.candidates.iter().map(|_| Some(Times::default())).collect();
+/// What one piece of work took inside of one candidate.
+#[derive(Default)]
+pub(crate) struct Inside {
+    /// On the wall, without the start, in microseconds.
+    pub(crate) wall: Samples,
+    /// Processor time of the work itself, without the start and without whoever works for it.
+    pub(crate) own_cpu: Samples,
+    /// Processor time of one whole start and everything that it waits for, the daemon apart. Bubblewrap does not wait
+    /// for what it started, so that this is only its own.
+    pub(crate) all_cpu: Samples,
+}
+
+/// What one piece of work took inside of each candidate. A peer that cannot do it is told and has no times.
+pub(crate) fn in_turns(inner: &Inner, rounds: usize, words: &[String]) -> Result<Vec<Option<Inside>>, Failure> {
+    let mut found: Vec<Option<Inside>> = inner.candidates.iter().map(|_| Some(Inside::default())).collect();
     for round in 0..rounds {
         let mut order: Vec<usize> = (0..found.len()).collect();
         order.rotate_left(round % found.len());
@@ -424,7 +435,7 @@ pub(crate) fn in_turns(inner: &Inner, rounds: usize, words: &[String]) -> Result
             if candidate.slow && round % 4 != 0 {
                 continue;
             }
-            if let Err(failure) = times.add(|| inside(&mut candidate.command(words)?, &inner.work())) {
+            if let Err(failure) = times.add(&mut candidate.command(words)?, &inner.work()) {
                 if candidate.is_creel || candidate.name == "bare" {
                     return Err(format!("{}: {failure}", candidate.name).into());
                 }
@@ -436,16 +447,27 @@ pub(crate) fn in_turns(inner: &Inner, rounds: usize, words: &[String]) -> Result
     Ok(found)
 }
 
-/// One start of the helper inside: the least of what it told.
-fn inside(command: &mut Command, work: &Path) -> Result<f64, Failure> {
-    let output = command.current_dir(work).stdin(Stdio::null()).output()?;
-    if !output.status.success() {
-        return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into());
+impl Inside {
+    /// One start of the helper inside. The least of what it told counts: what came in between the others was not theirs.
+    fn add(&mut self, command: &mut Command, work: &Path) -> Result<(), Failure> {
+        let before = spawned::children_cpu_us()?;
+        let output = command.current_dir(work).stdin(Stdio::null()).output()?;
+        let all_cpu = spawned::children_cpu_us()? - before;
+        if !output.status.success() {
+            return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into());
+        }
+        let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let (took, used) = line.trim().split_once(' ').ok_or("what ran inside did not say what it took")?;
+            wall.push(took.parse::<f64>()?);
+            cpu.push(used.parse::<f64>()?);
+        }
+        let least = |of: Vec<f64>| of.into_iter().min_by(f64::total_cmp).ok_or("what ran inside said nothing");
+        self.wall.add(least(wall)?);
+        self.own_cpu.add(least(cpu)?);
+        self.all_cpu.add(all_cpu);
+        Ok(())
     }
-    // What came in between the others was not theirs.
-    let text = String::from_utf8_lossy(&output.stdout);
-    let took: Result<Vec<f64>, _> = text.lines().map(|line| line.trim().parse()).collect();
-    took?.into_iter().min_by(f64::total_cmp).ok_or_else(|| "what ran inside said nothing".into())
 }
 
 /// How many system calls a command makes, with everything that it starts; `None` without strace.

@@ -1,13 +1,16 @@
 //! What runs below the mechanism that is measured: does a piece of work so often and prints what each time took.
 //!
-//! The start of a cage is not in these times: lines of microseconds on the wall. Processor time is for whoever started
-//! this to count, because a part of the work may be done by a broker.
+//! The start of a cage is not in these times. A line of output is `WALL PROCESSOR`, both in microseconds; the processor
+//! time is this process's and its children's: what a broker outside does for them is in the first only.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 
 use crate::Failure;
 
@@ -16,6 +19,7 @@ pub(crate) fn run(words: &[&str]) -> Result<(), Failure> {
     let [times, what @ ..] = words else { return Err("not for people".into()) };
     let mut out = std::io::stdout().lock();
     for _ in 0..times.parse::<usize>()? {
+        let cpu = cpu_us()?;
         let began = Instant::now();
         match what {
             ["files", folder, count] => files(Path::new(folder), count.parse()?)?,
@@ -23,7 +27,8 @@ pub(crate) fn run(words: &[&str]) -> Result<(), Failure> {
             ["run", program, arguments @ ..] => command(program, arguments)?,
             _ => return Err("not for people".into()),
         }
-        writeln!(out, "{}", began.elapsed().as_micros())?;
+        let took = began.elapsed();
+        writeln!(out, "{} {}", took.as_micros(), cpu_us()? - cpu)?;
     }
     Ok(())
 }
@@ -61,4 +66,12 @@ fn command(program: &str, arguments: &[&str]) -> Result<(), Failure> {
     }
     let told = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     Err(format!("{program} {arguments:?}: {}: {told}", output.status).into())
+}
+
+fn cpu_us() -> Result<i64, Failure> {
+    let of = |who| -> Result<i64, Failure> {
+        let usage = getrusage(who)?;
+        Ok(usage.user_time().num_microseconds() + usage.system_time().num_microseconds())
+    };
+    Ok(of(UsageWho::RUSAGE_SELF)? + of(UsageWho::RUSAGE_CHILDREN)?)
 }

@@ -61,7 +61,7 @@ pub(crate) fn hook(command: &mut Command, call: &Call) -> Result<f64, Failure> {
 }
 
 /// Processor time of all children that have ended, in microseconds.
-fn children_cpu_us() -> Result<f64, Failure> {
+pub(crate) fn children_cpu_us() -> Result<f64, Failure> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     Ok((usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64)
 }
