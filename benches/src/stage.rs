@@ -30,6 +30,8 @@ impl Daemon {
             .args(["--runtime".as_ref(), folder.join("run").as_os_str()])
             .args(["--state".as_ref(), folder.join("state").as_os_str()])
             .args(["--configuration".as_ref(), folder.join("etc").as_os_str()])
+            // As `creel up` and the unit start it.
+            .env("MIMALLOC_PURGE_DELAY", "50")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
