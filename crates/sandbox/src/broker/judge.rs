@@ -79,10 +79,10 @@ impl Broker {
             Some(Parent::Open(root)) => Some(root),
             None => None,
         };
-        let path = join(parent, name);
-        if root.is_some() && !self.seals.may(&path, name) {
+        if root.is_some() && !self.seals.may(parent, name) {
             return Verdict::Free;
         }
+        let path = join(parent, name);
         let Some(root) = root.or_else(|| self.root_of(parent)) else {
             self.remember(parent, Parent::Private);
             return Verdict::Private;

@@ -4,6 +4,7 @@
 //! one fact a newcomer gets wrong: the second opening goes through `/proc/self/fd`, never through the name again, so what
 //! was judged is what is opened, and a pipe that nobody reads never holds the broker up.
 
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -115,13 +116,13 @@ impl Broker {
             return Ok(None);
         }
         let real = if path.starts_with(b"/") {
-            path.to_vec()
+            Cow::Borrowed(path)
         } else {
             let standing = self.standing(call, base)?;
             if !standing.starts_with(b"/") {
                 return Ok(None);
             }
-            join(&standing, path)
+            Cow::Owned(join(&standing, path))
         };
         let parent = above(&real);
         let name = real.get(parent.len() + 1..).unwrap_or_default();
@@ -131,7 +132,7 @@ impl Broker {
         }
         // With these, the kernel comes to the very path that was judged, or nowhere.
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let open = |flags, mode| rustix::fs::openat2(CWD, real.as_slice(), flags, mode, resolve);
+        let open = |flags, mode| rustix::fs::openat2(CWD, &*real, flags, mode, resolve);
         if flags.contains(OFlags::CREATE) {
             self.take_umask(call)?;
             let create = flags | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;

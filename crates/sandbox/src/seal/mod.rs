@@ -155,9 +155,15 @@ impl SealSet {
         }
     }
 
-    /// Whether a name may be sealed somewhere; `false` is certain, but for single paths.
-    pub(crate) fn may(&self, path: &[u8], name: &[u8]) -> bool {
-        self.first.may(name) || self.exact.iter().any(|exact| exact.is(path))
+    /// Whether `name` in the folder at `parent`, which is not sealed, may be sealed; `false` is certain.
+    pub(crate) fn may(&self, parent: &[u8], name: &[u8]) -> bool {
+        let parent = parent.strip_suffix(b"/").unwrap_or(parent);
+        self.first.may(name)
+            || self.exact.iter().any(|exact| {
+                exact.path.len() == parent.len() + name.len() + 1
+                    && exact.path.get(..parent.len()).is_some_and(|start| start.eq_ignore_ascii_case(parent))
+                    && exact.path.get(parent.len() + 1..).is_some_and(|end| end.eq_ignore_ascii_case(name))
+            })
     }
 
     /// The rule that git's own names are sealed by.
