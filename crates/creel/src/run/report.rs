@@ -19,6 +19,8 @@ use crate::failure::Failure;
 const QUEUE: usize = 4096;
 /// Events are collected for so long, so that a busy run asks little.
 const COLLECT: Duration = Duration::from_millis(100);
+/// How often a run without events looks whether the daemon is still the same.
+const LOOK: Duration = Duration::from_secs(2);
 /// Pause before a daemon that did not answer is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long the end of a run waits for the daemon.
@@ -39,8 +41,9 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// Starts the thread. `note` is the run's signed statement.
-    pub(super) fn begin(runtime: Option<&Path>, run: RunId, note: String) -> Self {
+    /// Starts the thread. `note` is the run's signed statement, `socket` its hook socket
+    /// on the host.
+    pub(super) fn begin(runtime: Option<&Path>, run: RunId, note: String, socket: PathBuf) -> Self {
         let (queue, words) = sync_channel(QUEUE);
         let far = Far {
             runtime: runtime.map(Path::to_owned),
@@ -50,6 +53,8 @@ impl Reporter {
             waiting: Vec::new(),
             lost: 0,
             unknown: false,
+            socket_now: identity(&socket),
+            socket,
         };
         let thread = std::thread::Builder::new().stack_size(128 * 1024).spawn(move || far.run()).ok();
         Self { queue, thread, lost: 0, refusals: 0 }
@@ -95,12 +100,28 @@ struct Far {
     lost: u64,
     /// The daemon may be another one than that which knew the run.
     unknown: bool,
+    /// The run's hook socket on the host, and what it was when last looked at.
+    socket: PathBuf,
+    socket_now: Option<(u64, u64)>,
+}
+
+/// Device and inode.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::symlink_metadata(path).ok().map(|facts| (facts.dev(), facts.ino()))
 }
 
 impl Far {
     fn run(mut self) {
         loop {
-            let Ok(word) = self.words.recv() else { return };
+            let word = match self.words.recv_timeout(LOOK) {
+                Ok(word) => word,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             let mut end = self.take(word);
             let until = Instant::now() + COLLECT;
             while end.is_none() && self.waiting.len() < EVENTS_MAX {
@@ -126,6 +147,20 @@ impl Far {
             if end.is_some() {
                 return;
             }
+        }
+    }
+
+    /// A daemon that was restarted makes the run's socket anew once it is told of the run; without it the hooks inside
+    /// would be denied until the next event.
+    fn look(&mut self) {
+        if self.socket_now.is_some() && identity(&self.socket) == self.socket_now {
+            return;
+        }
+        let resume = Request::RunResume(RunResume { note: self.note.clone() });
+        let told = Daemon::open(self.runtime.as_deref()).and_then(|mut daemon| daemon.attempt(&resume));
+        if told.is_ok() {
+            self.unknown = false;
+            self.socket_now = identity(&self.socket);
         }
     }
 

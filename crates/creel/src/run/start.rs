@@ -199,6 +199,7 @@ fn launch(
     home: String,
 ) -> Result<End, Stopped> {
     let RunPlan { plan, hook, .. } = begun.plan.clone();
+    let hook_socket = Path::new(&hook.host).join("hook.sock");
     let run = plan.run.clone();
     let state = up::state_folder(None).map_err(not_started)?;
     let mut watch = Watch::new(&state, &plan).map_err(|error| not_started(Failure::new(error.to_string())))?;
@@ -225,7 +226,7 @@ fn launch(
     .map_err(not_started)?;
     let mut cage = prepared.go().map_err(refused)?;
     watch.begin();
-    let mut reporter = Reporter::begin(runtime, run.clone(), statement.note);
+    let mut reporter = Reporter::begin(runtime, run.clone(), statement.note, hook_socket);
     let (end, exit) = drive(&mut cage, &mut reporter, &mut watch, &state, run.as_str());
     let usage = cage.usage();
     let finished = watch.finish(clock::now_unix_ns());
