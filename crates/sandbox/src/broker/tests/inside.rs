@@ -55,8 +55,13 @@ fn changing_memory() {
                 }
             }
         });
-        for _ in 0..3000 {
-            open_unsteady(&path, libc::O_CREAT | libc::O_WRONLY);
+        // Until the sealed name was met at least once, however the threads are scheduled.
+        let mut failed = 0;
+        for round in 0..1_000_000 {
+            failed += u32::from(!open_unsteady(&path, libc::O_CREAT | libc::O_WRONLY));
+            if round >= 3000 && failed > 0 {
+                break;
+            }
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -86,8 +91,11 @@ fn changing_links() {
             }
         });
         let mut made = 0;
-        for number in 0..2000 {
+        for number in 0..1_000_000 {
             made += u32::from(fs::write(format!("lead/{number}"), "x").is_ok());
+            if number >= 2000 && made > 0 {
+                break;
+            }
         }
         done.store(true, Ordering::Relaxed);
         assert!(made > 0);
