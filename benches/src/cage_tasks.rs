@@ -14,7 +14,7 @@ const REPOSITORY_FILES: usize = 200;
 const TREE_FILES: usize = 20_000;
 const CREATED_FILES: usize = 1_000;
 /// Sources of the build; packages of the installation, and files of each.
-const SOURCES: usize = 60;
+const SOURCES: usize = 24;
 const PACKAGES: usize = 40;
 const PACKAGE_FILES: usize = 50;
 
@@ -123,7 +123,7 @@ fn build(work: &Path) -> Result<Option<Task>, Failure> {
         return Ok(None);
     }
     let words = words(&["1", "run", "/bin/sh", "-c", &script]);
-    Ok(Some(Task { name: "C build of 60 sources, from clean", rounds: 8, words, ratio_max: 1.3 }))
+    Ok(Some(Task { name: "C build of 24 sources, from clean", rounds: 8, words, ratio_max: 1.3 }))
 }
 
 fn npm(work: &Path) -> Result<Option<Task>, Failure> {
