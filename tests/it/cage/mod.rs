@@ -10,6 +10,7 @@ mod faults;
 mod hosts;
 mod places;
 mod profiles;
+mod remote;
 
 use creel_tests::{Account, Attempt, Creel, ESCAPE, Finished, Run, Stage, attempts};
 
