@@ -558,7 +558,7 @@ fn grant_repository(plan: &mut CagePlan, repository: String, home: &str) {
     if plain && !named && !above(home) && !above(&plan.workspace) {
         let source = "the workspace is a worktree of this repository".to_owned();
         let access = FileAccess::Write;
-        plan.files.push(FileRule { path: repository, access, optional: false, initial: None, source });
+        plan.files.push(FileRule { path: repository, access, optional: false, initial: None, make: false, source });
     }
 }
 
