@@ -337,6 +337,7 @@ fn the_model_is_told_what_its_cage_refused() {
     let said = ended.json().unwrap_or_else(|error| panic!("{error}: {ended}"));
     let text = said["hookSpecificOutput"]["additionalContext"].as_str().unwrap();
     assert!(text.contains(".husky/pre-commit") && text.contains("write-exec-bearing"), "{text}");
+    assert_eq!(text.matches("\n- ").count(), 1, "what the probes tried is no news: {text}");
     drop(creel);
 }
 

@@ -101,7 +101,12 @@ impl CageRun {
     pub(super) fn take(&self, events: Vec<CageEvent>, lost: u64) {
         let mut state = self.state();
         state.pending.lose(lost);
+        // What was refused before the statement was made was tried by its probes, and stands there as evidence.
+        let since = state.statement.as_ref().map_or(i64::MIN, |stated| stated.statement.issued_unix_ns);
         for event in events {
+            if event.kind == CageEventKind::Refused && event.at_unix_ns < since {
+                continue;
+            }
             let event = cleaned(event);
             state.pending.add(&event);
             match event.kind {
