@@ -5,27 +5,28 @@
 //! restart of the daemon here; the supervisor keeps the signed statement and presents it, and the kernel is asked again
 //! whether that process 1 is still the one it names.
 
+mod asked;
 mod outside;
 mod pending;
 mod run;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use creel_catalog::{Catalog, ProcessFacts};
 use creel_discover::{confinement, process};
-use creel_guard::{CageNote, Caller, Input, RunKey};
-use creel_model::cage::{CageEvent, CagePlan, Control, Degrade, FileAccess, FileRule, Standing};
-use creel_model::{ApprovalMode, Digest, Mode, ProcessKey, RecordKind, RunId, Verdict};
+use creel_guard::Input;
+use creel_model::cage::{CageEvent, Control, Degrade, Standing};
+use creel_model::{Mode, ProcessKey, RecordKind, RunId};
 use creel_policy::{Bundle, CageRequest, Compiled, Places};
-use creel_seal::{DeviceKey, sha256};
+use creel_seal::DeviceKey;
 use creel_wire::control::{
     CONTROLS_MAX, CageRunView, EVENTS_MAX, HookFolder, RefusalCode, RunEnd, RunEvents, RunExit, RunGo, RunPlan,
     RunResume, RunStart, RunStatement, Statement,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::clock;
 use crate::control_server::{Asker, Refusal};
@@ -34,8 +35,9 @@ use crate::hook_server::HookServer;
 use crate::sockets::{listen, prepare_folder};
 use crate::world::World;
 
-use pending::Draft;
+use asked::{caller, check, grant_repository, kind_of, programs, supervisor};
 use run::{Ended, State};
+use written::{digest, kernel, note, program_identity, write};
 
 pub use run::CageRun;
 
@@ -52,8 +54,6 @@ const STATEMENT_NS: i64 = 24 * 3_600 * 1_000_000_000;
 const STATEMENT_HEADER: &str = "creel.statement/1";
 /// Longest evidence of one control, in characters; cut to the second where a statement gets too long to be signed.
 const EVIDENCE_CHARS_MAX: [usize; 2] = [1_024, 200];
-/// How often events are written down at most, in nanoseconds.
-const WRITE_EVERY_NS: u64 = 1_000_000_000;
 /// Folders of runs that nobody has taken up again so long after the daemon's start are removed, in nanoseconds.
 const FORGOTTEN_NS: i64 = 600 * 1_000_000_000;
 /// How often statements are compared with the machine, in ticks.
@@ -547,115 +547,6 @@ impl Cages {
     }
 }
 
-/// Adds the repository of a worktree to its plan, as the account names it: the same word that names the workspace. It
-/// gets the same seals. What a line of the plan speaks of already stays as it is; the launcher then says why git fails.
-fn grant_repository(plan: &mut CagePlan, repository: String, home: &str) {
-    let path = Path::new(&repository);
-    let plain =
-        path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    let above = |other: &str| Path::new(other).starts_with(path);
-    let named = plan.files.iter().any(|rule| path.starts_with(&rule.path) || above(&rule.path));
-    if plain && !named && !above(home) && !above(&plan.workspace) {
-        let source = "the workspace is a worktree of this repository".to_owned();
-        let access = FileAccess::Write;
-        plan.files.push(FileRule { path: repository, access, optional: false, initial: None, make: false, source });
-    }
-}
-
-/// What a request may be at all.
-fn check(start: &RunStart) -> Result<(), Refusal> {
-    let paths = [Some(&start.workspace), Some(&start.program), start.found_as.as_ref()];
-    if let Some(path) = paths.into_iter().flatten().find(|path| !path.starts_with('/') || path.len() > 4_096) {
-        return Err(invalid(format!("`{}` is no absolute path", path.chars().take(256).collect::<String>()), ""));
-    }
-    let words: usize = start.command.iter().map(String::len).sum();
-    if start.command.len() > creel_wire::control::COMMAND_WORDS_MAX || words > 8_192 {
-        return Err(invalid("the command is too long for the record", "leave arguments out"));
-    }
-    Ok(())
-}
-
-/// The asking process as supervisor.
-fn supervisor(asker: &Asker) -> Result<ProcessKey, Refusal> {
-    let pid = asker.peer.pid;
-    let start_ticks = process::start_ticks(pid).filter(|_| asker.peer.is_still_there() != Some(false));
-    let start_ticks =
-        start_ticks.ok_or_else(|| Refusal::new(RefusalCode::Forbidden, "the process that asks has ended", ""))?;
-    Ok(ProcessKey { pid, start_ticks })
-}
-
-/// Whose calls those of a run are.
-fn caller(
-    world: &World,
-    asker: &Asker,
-    supervisor: ProcessKey,
-    id: &RunId,
-    kind: Option<&str>,
-    workspace: &str,
-) -> Caller {
-    let posture = world.posture(kind.unwrap_or_default(), asker.uid);
-    Caller {
-        run: RunKey { boot_id: world.boot_id().to_owned(), process: supervisor, cage: Some(id.clone()) },
-        kind: kind.unwrap_or("none").to_owned(),
-        account: world.account(asker.uid),
-        workspace: Some(workspace.to_owned()),
-        temporary: vec!["/tmp".to_owned(), "/var/tmp".to_owned()],
-        approval_mode: posture.map_or(ApprovalMode::Unknown, |posture| posture.approval_mode),
-        managed: posture.is_some_and(|posture| posture.managed),
-        mode: world.mode(),
-        interactive: asker.terminal,
-        caged: false,
-        tier: String::new(),
-        parent: None,
-    }
-}
-
-/// The catalog kind that is asked for, or that the program is.
-fn kind_of(catalog: &Catalog, start: &RunStart, asker: ProcessKey, uid: u32) -> Result<Option<String>, Refusal> {
-    if let Some(kind) = &start.kind {
-        let known = catalog.kinds().iter().any(|known| known.id == *kind);
-        let hint = "`creel agents` shows kinds; leave it out to find it from the program";
-        return if known {
-            Ok(Some(kind.clone()))
-        } else {
-            Err(invalid(format!("no kind `{kind}` in the catalog"), hint))
-        };
-    }
-    let looks = |program: &str| {
-        let bare = ProcessFacts::bare(asker, 0, uid);
-        let itself = ProcessFacts { exe: program.to_owned(), argv: vec![program.to_owned()], ..bare.clone() };
-        // A script is started by its interpreter.
-        let script = |exe: &str| ProcessFacts {
-            exe: exe.to_owned(),
-            argv: vec![exe.to_owned(), program.to_owned()],
-            cwd: "/".to_owned(),
-            script: Some(program.to_owned()),
-            ..bare.clone()
-        };
-        [itself, script("/usr/bin/node"), script("/usr/bin/python3")]
-    };
-    let programs = [Some(start.program.as_str()), start.found_as.as_deref()];
-    let found = programs
-        .into_iter()
-        .flatten()
-        .flat_map(looks)
-        .find_map(|facts| Some(catalog.identify(&facts)?.kind.id.clone()));
-    Ok(found)
-}
-
-/// What belongs to the command itself: the program, the way it was found, and the package that it is part of.
-fn programs(start: &RunStart) -> Vec<String> {
-    let mut programs: BTreeSet<String> = BTreeSet::new();
-    for path in [Some(&start.program), start.found_as.as_ref()].into_iter().flatten() {
-        programs.insert(path.clone());
-        // A package of node's runs files of its neighbours.
-        if let Some((before, _)) = path.split_once("/node_modules/") {
-            programs.insert(format!("{before}/node_modules"));
-        }
-    }
-    programs.into_iter().collect()
-}
-
 fn runs_folder(world: &World) -> PathBuf {
     world.config().runtime.join("runs")
 }
@@ -679,65 +570,5 @@ fn sweep(above: &Path, living: &BTreeSet<PathBuf>) {
             let _ = std::fs::remove_file(folder.join("hook.sock"));
             let _ = std::fs::remove_dir(folder);
         }
-    }
-}
-
-fn digest(plan: &CagePlan) -> Digest {
-    Digest::from_bytes(&sha256(&serde_json::to_vec(plan).unwrap_or_default()))
-}
-
-/// The kernel's release, as it names itself.
-fn kernel() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().chars().take(128).collect())
-}
-
-/// Which file a program is now; empty where this account cannot see it.
-fn program_identity(path: &str) -> String {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata(path).map_or_else(
-        |_| String::new(),
-        |facts| format!("{}:{}:{}.{}:{}", facts.dev(), facts.ino(), facts.ctime(), facts.ctime_nsec(), facts.size()),
-    )
-}
-
-fn note(desk: &Desk, run: &CageRun, kind: RecordKind, code: &str, facts: Value) -> Result<(), Refusal> {
-    let facts = match facts {
-        Value::Object(facts) => facts,
-        _ => Map::new(),
-    };
-    let draft = Draft { kind, code: "", verdict: None::<Verdict>, rules: Vec::new(), effects: Vec::new(), facts };
-    told(desk, run, code, draft)
-}
-
-fn told(desk: &Desk, run: &CageRun, code: &str, draft: Draft) -> Result<(), Refusal> {
-    let caller = run.caller("none");
-    let note = CageNote {
-        caller,
-        kind: draft.kind,
-        code: code.to_owned(),
-        verdict: draft.verdict,
-        rules: draft.rules,
-        effects: draft.effects,
-        facts: draft.facts,
-    };
-    desk.tell(Input::Cage(Box::new(note)))
-        .map(drop)
-        .map_err(|refused| internal(format!("it cannot be written down: {}", refused.0)))
-}
-
-/// Writes down what waits, at most once a second unless it is the last time.
-fn write(desk: &Desk, run: &CageRun, now_boot_ns: u64, last: bool) {
-    let drafts = {
-        let mut state = run.state();
-        if state.pending.is_empty() || (!last && now_boot_ns < state.written_boot_ns.saturating_add(WRITE_EVERY_NS)) {
-            return;
-        }
-        state.written_boot_ns = now_boot_ns;
-        state.pending.take()
-    };
-    for draft in drafts {
-        // A record that cannot be written shows in the journal's own state.
-        let _ = told(desk, run, draft.code, draft);
     }
 }
