@@ -56,6 +56,8 @@ pub(crate) fn start(place: &Place, start: &Start) -> Result<(Child, Daemon), Fai
         command
     };
     command.args(&start.arguments).stdin(Stdio::null()).stdout(Stdio::null());
+    // Its allocator gives memory back after so many milliseconds instead of a second: 4 MB less, for 5 % more time.
+    command.env("MIMALLOC_PURGE_DELAY", "50");
     match &start.messages {
         Some(path) => {
             let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
