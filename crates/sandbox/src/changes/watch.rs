@@ -18,7 +18,7 @@ use creel_model::cage::{CageEvent, CagePlan, WorkspaceMode};
 use super::after::Ground;
 use super::snapshot::Snapshot;
 use crate::learn::Recorder;
-use crate::review::{Folder, FolderError, Layer, LayerError, fd};
+use crate::review::{self, Folder, FolderError, Layer, LayerError, fd};
 
 /// How long a run on the workspace itself goes on before it gets a folder and a snapshot.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -154,7 +154,22 @@ impl Watch {
         if let Some(run) = self.run.take().filter(|_| !kept) {
             let _ = run.remove();
         }
+        sweep(&self.state);
         Finished { events, kept, lost }
+    }
+}
+
+/// Removes what killed supervisors left of runs whose writes were on the disk at once: nothing asks for it any more. What
+/// a run learned, or wrote into a layer, stays until somebody looks at it.
+fn sweep(state: &Path) {
+    for facts in review::runs(state).unwrap_or_default() {
+        if facts.mode == WorkspaceMode::Direct
+            // Locked by its supervisor while that lives.
+            && let Ok(run) = Folder::open(state, facts.run.as_str())
+            && !run.path().join("needed").exists()
+        {
+            let _ = run.remove();
+        }
     }
 }
 
