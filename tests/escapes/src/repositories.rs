@@ -280,10 +280,10 @@ pub(crate) fn worktree(facts: &Facts, tries: &mut Tries) {
     let workspace = facts.text("workspace");
     let common = facts.text("common");
     tries.attempt("the main repository's hooks", || plant(&format!("{common}/hooks/pre-commit")));
-    tries.attempt("its configuration", || append(&format!("{common}/config")));
     tries.attempt("its info/attributes", || plant_deep(&format!("{common}/info/attributes")));
     tries.attempt("its config.worktree", || plant(&format!("{common}/config.worktree")));
     tries.attempt("git config", || configured(&workspace, &[], "core.fsmonitor", "/bin/false"));
+    tries.attempt("its configuration", || append(&format!("{common}/config")));
     tries.attempt("the pointer file", || {
         let built = facts.at("f12-built");
         bones(&built)?;
