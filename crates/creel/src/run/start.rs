@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use creel_model::cage::{CageEventKind, CagePlan, Control, FileAccess, WorkspaceMode};
@@ -26,6 +27,9 @@ const NOT_STARTED: i32 = 125;
 
 /// Exit code when the run was stopped from outside: what a shell says of a killed command.
 const STOPPED: i32 = 137;
+
+/// How often a daemon that hangs up is asked again: for half a minute about.
+const TRIES: u64 = 80;
 
 /// Arguments of `creel run -- COMMAND`.
 #[derive(Debug, Args)]
@@ -88,7 +92,8 @@ fn not_started(failure: impl Into<Failure>) -> Stopped {
 /// What the run asks of the daemon once more, whatever comes.
 struct Begun {
     plan: RunPlan,
-    daemon: Daemon,
+    /// Until the command may be executed, and no longer: a daemon admits few connections of an account at once.
+    daemon: Option<Daemon>,
 }
 
 fn supervise(arguments: &Start, runtime: Option<&Path>) -> Result<End, Stopped> {
@@ -104,17 +109,18 @@ fn supervise(arguments: &Start, runtime: Option<&Path>) -> Result<End, Stopped> 
     let home = up::home().map_err(not_started)?;
     let mut begun = ask_for_plan(arguments, runtime, &workspace, &program).map_err(not_started)?;
     let result = launch(arguments, &mut begun, runtime, folder, home);
-    let Begun { plan, mut daemon } = begun;
+    let Begun { plan, daemon } = begun;
     let run = plan.plan.run;
     match result {
         Ok(end) => Ok(end),
         Err((failure, code)) => {
             let why = if let Failure::Said { message, .. } = &failure { message.clone() } else { String::new() };
             let end = RunEnd { run, exit: RunExit::Failed(why), cpu_ms: 0, memory_bytes: 0 };
-            let _ = daemon.ask(&Request::RunEnd(end.clone())).or_else(|_| {
-                // The connection may have been closed after its first answer.
-                Daemon::open(runtime).and_then(|mut daemon| daemon.ask(&Request::RunEnd(end)))
-            });
+            // The connection may have been closed after its first answer.
+            let told = daemon.is_some_and(|mut daemon| daemon.ask(&Request::RunEnd(end.clone())).is_ok());
+            if !told {
+                let _ = Daemon::open(runtime).and_then(|mut daemon| daemon.ask(&Request::RunEnd(end)));
+            }
             Err((failure, code))
         }
     }
@@ -171,12 +177,32 @@ fn ask_for_plan(arguments: &Start, runtime: Option<&Path>, workspace: &Path, fou
         learn: arguments.learn,
         seconds: arguments.time,
     };
-    let mut daemon = Daemon::open(runtime)?;
-    let plan = daemon.one(&Request::RunStart(Box::new(request)), |answer| match answer {
+    let request = Request::RunStart(Box::new(request));
+    let (daemon, answers) = patiently(runtime, &request)?;
+    let plan = pick_one(answers, |answer| match answer {
         Answer::RunPlan(plan) => Some(*plan),
         _ => None,
     })?;
-    Ok(Begun { plan, daemon })
+    Ok(Begun { plan, daemon: Some(daemon) })
+}
+
+/// Asks on a connection of its own, and again where it was closed unanswered: a daemon admits few at once, and many runs
+/// may begin at once.
+fn patiently(runtime: Option<&Path>, request: &Request) -> Result<(Daemon, Vec<Answer>), Failure> {
+    let mut tries = 0;
+    loop {
+        let mut daemon = Daemon::open(runtime)?;
+        match daemon.attempt(request) {
+            Ok(answers) => return Ok((daemon, answers?)),
+            Err(failure) if tries == TRIES => return Err(failure),
+            Err(_) => {
+                tries += 1;
+                // Not all at the same time again.
+                let apart = u64::from(std::process::id() % 64);
+                std::thread::sleep(Duration::from_millis((20 * tries).min(400) + apart));
+            }
+        }
+    }
 }
 
 /// The program's name and the names of its options. What else stands there may be a prompt, or a secret.
@@ -217,7 +243,11 @@ fn launch(
     let controls: Vec<Control> = prepared.controls().iter().take(CONTROLS_MAX).cloned().collect();
     let init = prepared.init().map_err(not_started)?;
     let request = Request::RunGo(Box::new(RunGo { run: run.clone(), init, agent: prepared.agent(), controls }));
-    let statement = begun.daemon.attempt(&request).map_err(not_started)?;
+    let daemon = match begun.daemon.take() {
+        Some(daemon) => Ok(daemon),
+        None => Daemon::open(runtime),
+    };
+    let statement = daemon.and_then(|mut daemon| daemon.attempt(&request)).map_err(not_started)?;
     let statement = statement.map_err(not_started)?;
     let statement = pick_one(statement, |answer| match answer {
         Answer::RunStatement(statement) => Some(*statement),
