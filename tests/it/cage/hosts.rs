@@ -46,6 +46,11 @@ fn without_user_namespaces_it_is_refused_or_said() {
     let ended = forbidden(&format!("creel run -- {ESCAPE} try {} F1 F5", scene.facts()));
     assert!(ended.code != Some(0) && !ended.stdout.contains("\"case\""), "it ran all the same: {ended}");
     assert!(ended.stderr.contains("namespace"), "a refusal names what is missing: {ended}");
+    // What this machine can hold at all is found out by trying, and said; needs no daemon.
+    let doctor = forbidden("creel doctor");
+    assert!(doctor.stdout.contains("namespace"), "{doctor}");
+    let here = stage.run(Account::USER, "creel").arguments(["doctor", "--format", "json"]).finish(60).unwrap();
+    assert!(here.json().is_ok(), "{here}");
 }
 
 #[test]
