@@ -136,7 +136,7 @@ impl Folder {
         rustix::fs::mkdirat(&runs, name, Mode::RWXU).map_err(|error| FolderError::system("make", &path, error))?;
         let folder =
             fd::child(runs.as_fd(), OsStr::new(name)).map_err(|error| FolderError::system("open", &path, error))?;
-        let lock = take_lock(&folder, &path)?.ok_or_else(|| FolderError::Running(name.to_owned()))?;
+        let lock = take_lock(&folder, &path, OFlags::CREATE)?.ok_or_else(|| FolderError::Running(name.to_owned()))?;
         let began_unix_ns = match began_unix_ns {
             Some(began) => began,
             None => {
@@ -182,7 +182,8 @@ impl Folder {
         let path = runs_path.join(name);
         let opened = fd::child(runs.as_fd(), OsStr::new(name));
         let folder = opened.map_err(|error| not_found(FolderError::system("open", &path, error), missing))?;
-        let lock = take_lock(&folder, &path)?;
+        // Not made anew: a run that is just being removed would be left behind with a lock in it.
+        let lock = take_lock(&folder, &path, OFlags::empty()).map_err(|error| not_found(error, missing))?;
         let facts = read_facts(&folder, &path)?;
         if facts.run.as_str() != name {
             let why = format!("it says that it belongs to run `{}`", super::name::shown(facts.run.as_str().as_bytes()));
@@ -323,9 +324,9 @@ fn open_runs(state: &Path, make: bool) -> Result<(OwnedFd, PathBuf), FolderError
 }
 
 /// `None` when another process holds it.
-fn take_lock(folder: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>, FolderError> {
+fn take_lock(folder: &OwnedFd, path: &Path, make: OFlags) -> Result<Option<OwnedFd>, FolderError> {
     let path = path.join("lock");
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | make | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(folder, "lock", flags, Mode::RUSR | Mode::WUSR);
     let lock = opened.map_err(|error| FolderError::system("open", &path, error))?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
